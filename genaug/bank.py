@@ -1,0 +1,219 @@
+"""Pools of accepted synthetic samples: drawn once in the main process, read by any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genaug.bank_drawing import Counts, Filter, draw_bank, write_bank
+from genaug.bank_exports import export_bank
+from genaug.bank_files import Pixels, Provenance, read_bank
+from genaug.errors import DataError, shorten
+from genaug.spec import DataSpec
+
+
+class SampleBank:
+    """A pool of uint8 images (N, C, H, W) with labels, sorted by class, in memory or memory-mapped from a directory.
+
+    Made by `SampleBank.generate` or `SampleBank.open`. A bank in a directory is pickled as its path, so that workers
+    of a loader share one copy.
+
+    >>> from types import SimpleNamespace
+    >>> def noise(labels, *, generator=None):
+    ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
+    >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
+    >>> bank = SampleBank.generate(source, [2, 3], seed=0, progress=False)
+    >>> bank.counts, bank.labels.tolist(), bank.rows(1)
+    ([2, 3], [0, 0, 1, 1, 1], (2, 5))
+    """
+
+    def __init__(self, pixels: Pixels, provenance: Provenance, *, path: Path | None = None) -> None:
+        self._pixels = pixels
+        self.provenance = provenance
+        self.path = path
+        self._starts = [0, *np.cumsum(provenance.counts).tolist()]
+
+    @classmethod
+    def generate(
+        cls,
+        source: Any,
+        counts: Counts,
+        *,
+        seed: int,
+        filters: Sequence[Filter] = (),
+        path: str | Path | None = None,
+        progress: bool = True,
+    ) -> SampleBank:
+        """Draw accepted samples of every class from `source`, in memory or straight into a new directory.
+
+        Samples of a class depend on `source`, `seed` and `filters` alone: a larger bank starts with those of a smaller
+        one.
+
+        Args:
+            source: a model or bank, with `spec` and `sample(labels, *, generator=None)`.
+            counts: samples a class: one number for all, a dict by class name, or a list.
+            seed: of all draws.
+            filters: called with uint8 images (n, C, H, W) and labels (n,); return a bool mask (n,) of those to keep.
+            path: directory of the bank, streamed to in bounded memory; None keeps the bank in memory.
+            progress: show a progress bar.
+
+        Raises:
+            DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
+            GenaugError: `path` exists, or the disk is full or not writable.
+
+        >>> from types import SimpleNamespace
+        >>> def noise(labels, *, generator=None):
+        ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
+        >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
+        >>> len(SampleBank.generate(source, {"b": 5}, seed=0, progress=False))
+        5
+        """
+        if path is None:
+            return cls(*draw_bank(source, counts, seed=seed, filters=filters, progress=progress))
+        write_bank(Path(path), source, counts, seed=seed, filters=filters, progress=progress)
+        return cls.open(path, verify=False)
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> SampleBank:
+        """Open the bank in directory `path`; its images stay on disk and are mapped into memory.
+
+        Args:
+            path: directory that `generate` or `export` wrote.
+            verify: read all of it once and compare its hash.
+
+        Raises:
+            DataError: a directory that is no bank, or one that is incomplete, damaged or changed.
+
+        >>> SampleBank.open("no/such/bank")
+        Traceback (most recent call last):
+        genaug.errors.DataError: no/such/bank: no such directory; a bank is made by SampleBank.generate(..., path=)
+        """
+        pixels, provenance = read_bank(Path(path), verify=verify)
+        return cls(pixels, provenance, path=Path(path).absolute())
+
+    @property
+    def spec(self) -> DataSpec:
+        """Size of the images, and names of the classes."""
+        return self.provenance.spec
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of samples of every class."""
+        return list(self.provenance.counts)
+
+    @property
+    def labels(self) -> Tensor:
+        """Class index of every sample: int64 (N,), sorted."""
+        return torch.repeat_interleave(torch.tensor(self.counts))
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __repr__(self) -> str:
+        return f"SampleBank({len(self)} images {self.spec.size} of {self.spec.num_classes} classes, path={self.path})"
+
+    def rows(self, class_index: int) -> tuple[int, int]:
+        """Return the first row of a class and the one after its last.
+
+        Raises:
+            DataError: `class_index` is no class of the bank.
+        """
+        if not 0 <= class_index < self.spec.num_classes:
+            raise DataError(f"class_index must be from 0 to {self.spec.num_classes - 1}, got {class_index}")
+        return self._starts[class_index], self._starts[class_index + 1]
+
+    def images(self, rows: Tensor | Sequence[int]) -> Tensor:
+        """Return the uint8 images (n, C, H, W) of these `rows` (n,), as a new tensor.
+
+        Raises:
+            DataError: a row that the bank does not have.
+
+        >>> from types import SimpleNamespace
+        >>> def noise(labels, *, generator=None):
+        ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
+        >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
+        >>> SampleBank.generate(source, 2, seed=0, progress=False).images([1, 0]).shape
+        torch.Size([2, 1, 4, 4])
+        """
+        wanted = np.asarray(torch.as_tensor(rows, dtype=torch.int64).cpu()).reshape(-1)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise DataError(f"rows must be from 0 to {len(self) - 1}, got {wanted.min()} to {wanted.max()}")
+        return torch.from_numpy(self._pixels.take(wanted, axis=0))
+
+    def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return a random uint8 image (n, C, H, W) of each of the classes `labels` (n,), with replacement.
+
+        Args:
+            labels: int64 class indices.
+            generator: to draw with; None takes torch's global one.
+
+        Raises:
+            DataError: a label that is no class of the bank, or a class without samples.
+
+        >>> from types import SimpleNamespace
+        >>> def noise(labels, *, generator=None):
+        ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
+        >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
+        >>> bank = SampleBank.generate(source, 2, seed=0, progress=False)
+        >>> bank.sample(torch.tensor([1, 1, 0]), generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([3, 1, 4, 4])
+        """
+        self.spec.check_labels(labels)
+        labels = labels.cpu()
+        counts = torch.tensor(self.counts)[labels]
+        if len(counts) and not counts.min():
+            names = [self.spec.class_names[index] for index in sorted(set(labels[counts == 0].tolist()))]
+            raise DataError(f"labels must be of classes that the bank has samples of; it has none of {shorten(names)}")
+        device = generator.device if generator is not None else "cpu"
+        numbers = torch.randint(2**62, labels.shape, generator=generator, device=device).cpu()
+        return self.images(torch.tensor(self._starts)[labels] + numbers % counts)
+
+    def export(
+        self, path: str | Path, *, format: Literal["imagefolder", "bank", "parquet"], overwrite: bool = False
+    ) -> None:
+        """Write all samples to `path`, whole or not at all, without loss.
+
+        Args:
+            path: a directory for "imagefolder" and "bank", a file for "parquet".
+            format: "imagefolder" (a folder of PNG files a class), "bank" (as `open` reads), or "parquet" (as
+                `datasets.load_dataset("parquet", data_files=path)` reads, with columns `image` and `label`).
+            overwrite: replace an earlier export.
+
+        Raises:
+            DataError: an unknown format, channels that PNG has not, class names that are unsafe as folders.
+            GenaugError: `path` exists and `overwrite` is not set, or the disk is full or not writable.
+
+        >>> import tempfile
+        >>> from types import SimpleNamespace
+        >>> def noise(labels, *, generator=None):
+        ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
+        >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
+        >>> bank = SampleBank.generate(source, 2, seed=0, progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     bank.export(Path(folder, "out"), format="imagefolder")
+        ...     sorted(file.name for file in Path(folder, "out", "a").iterdir())
+        ['000000.png', '000001.png']
+        """
+        export_bank(Path(path), pixels=self._pixels, provenance=self.provenance, format=format, overwrite=overwrite)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.path is not None:
+            return _reopen, (str(self.path), self.provenance.images_sha256)
+        # as a tensor, which processes share instead of copying it
+        return _restore, (torch.from_numpy(self._pixels), self.provenance)
+
+
+def _reopen(path: str, images_sha256: str) -> SampleBank:
+    bank = SampleBank.open(path, verify=False)
+    if bank.provenance.images_sha256 != images_sha256:
+        raise DataError(f"{path}: the bank was replaced by another one while it was in use; open it again")
+    return bank
+
+
+def _restore(images: Tensor, provenance: Provenance) -> SampleBank:
+    return SampleBank(images.numpy(), provenance)

@@ -1,0 +1,175 @@
+"""Drawing the samples of a bank from a source: seeded, filtered, and handed on in bounded memory."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genaug import __version__
+from genaug.bank_files import PROVENANCE, BankWriter, Pixels, Provenance
+from genaug.errors import DataError, shorten
+from genaug.images import to_uint8
+from genaug.progress import Update, progress_bar
+from genaug.seeding import make_generator
+from genaug.spec import DataSpec, resolve_counts
+from genaug.storage import new_directory
+
+CHUNK = 128  # labels a draw; fixed, since the samples of a model depend on it
+MAX_DRAWS = 100  # for each sample asked for, before the filters are taken to reject nearly all
+
+Counts = int | Mapping[str, int] | list[int] | tuple[int, ...]
+Filter = Callable[[Tensor, Tensor], Tensor]
+
+
+def draw_bank(
+    source: Any, counts: Counts, *, seed: int, filters: Sequence[Filter], progress: bool
+) -> tuple[Pixels, Provenance]:
+    """Return accepted samples of `source` in memory, sorted by class, and their provenance; see `SampleBank.generate`.
+
+    Raises:
+        DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
+    """
+    provenance = _describe(source, _check_request(source, counts, seed), seed, filters)
+    pixels, filled = np.empty(provenance.shape, dtype=np.uint8), 0
+
+    def keep(images: Pixels) -> None:
+        nonlocal filled
+        pixels[filled : filled + len(images)] = images
+        filled += len(images)
+
+    return pixels, replace(provenance, acceptance=_draw(source, provenance, filters, keep, progress))
+
+
+def write_bank(
+    path: Path, source: Any, counts: Counts, *, seed: int, filters: Sequence[Filter], progress: bool
+) -> None:
+    """Draw as `draw_bank` does, straight into a new directory `path`; only one chunk is in memory at a time.
+
+    Raises:
+        DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
+        GenaugError: `path` exists, or the disk is full or not writable; shown before anything is drawn.
+    """
+    resolved = _check_request(source, counts, seed)
+    with new_directory(path, last=PROVENANCE) as aside:
+        provenance = _describe(source, resolved, seed, filters)
+        with BankWriter(aside, provenance) as writer:
+            writer.finish(_draw(source, provenance, filters, writer.write, progress))
+
+
+def check_source(source: Any) -> DataSpec:
+    """Return the specification of a source of samples: a model with classes, or a bank.
+
+    Raises:
+        DataError: an object without `spec` and `sample`, or whose classes have no names.
+    """
+    spec = getattr(source, "spec", None)
+    if not isinstance(spec, DataSpec) or not callable(getattr(source, "sample", None)):
+        raise DataError(
+            f"source must be a bank or a model that can sample (have `spec` and `sample`), got {type(source).__name__}"
+        )
+    if not spec.num_classes:
+        raise DataError("source must know the names of its classes, got a spec without class_names")
+    return spec
+
+
+def _check_request(source: Any, counts: Counts, seed: int) -> list[int]:
+    spec = check_source(source)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise DataError(f"seed must be an integer, got {shorten(seed)}")
+    resolved = resolve_counts(counts, spec)
+    if not sum(resolved):
+        raise DataError("counts must ask for at least one sample, got 0 for every class")
+    return resolved
+
+
+def _describe(source: Any, counts: list[int], seed: int, filters: Sequence[Filter]) -> Provenance:
+    spec: DataSpec = source.spec
+    if spec.height is None or spec.width is None:
+        first = next(index for index, count in enumerate(counts) if count)
+        height, width = _draw_chunk(source, first, 0, seed)[0].shape[-2:]
+        spec = replace(spec, height=height, width=width)
+    return Provenance(
+        spec=spec,
+        source=str(getattr(source, "family", None) or type(source).__name__),
+        source_sha256=_hash_source(source),
+        seed=seed,
+        counts=tuple(counts),
+        filters=tuple(str(getattr(check, "__name__", type(check).__name__)) for check in filters),
+        acceptance=(None,) * len(counts),
+        versions={"genaug": __version__, "torch": torch.__version__},
+    )
+
+
+def _hash_source(source: Any) -> str | None:
+    """Return the hash of a bank's images, or that which a model's weights have as a file of a checkpoint."""
+    if isinstance(getattr(source, "provenance", None), Provenance):
+        return source.provenance.images_sha256  # type: ignore[no-any-return]
+    if not isinstance(source, nn.Module):
+        return None
+    from safetensors.torch import save
+
+    # copies, since safetensors refuses tensors that share memory
+    return hashlib.sha256(save({name: value.cpu().clone() for name, value in source.state_dict().items()})).hexdigest()
+
+
+def _draw(
+    source: Any, provenance: Provenance, filters: Sequence[Filter], keep: Callable[[Pixels], None], progress: bool
+) -> tuple[float | None, ...]:
+    """Hand accepted images to `keep`, class after class, and return the acceptance of every class."""
+    rates: list[float | None] = []
+    total = sum(provenance.counts)
+    with progress_bar("drawing samples", total=total, enabled=progress) as update:
+        for index, count in enumerate(provenance.counts):
+            rates.append(_draw_class(source, provenance, index, filters, keep, update) if count else None)
+    return tuple(rates)
+
+
+def _draw_class(
+    source: Any,
+    provenance: Provenance,
+    index: int,
+    filters: Sequence[Filter],
+    keep: Callable[[Pixels], None],
+    update: Update,
+) -> float:
+    count, drawn, accepted = provenance.counts[index], 0, 0
+    while accepted < count:
+        if drawn >= MAX_DRAWS * count:
+            raise DataError(
+                f"filters accept too few samples of class {provenance.spec.class_names[index]!r}: {accepted} of "
+                f"{drawn} drawn, {count} wanted; loosen the filters, train the model longer, or ask for fewer"
+            )
+        images, labels = _draw_chunk(source, index, drawn // CHUNK, provenance.seed)
+        provenance.spec.check_images(images, name="images of source")
+        mask = _accept(images, labels, filters)
+        chosen = images[mask][: count - accepted]  # the surplus only counts for the acceptance
+        keep(chosen.numpy())
+        drawn, accepted = drawn + CHUNK, accepted + int(mask.sum())
+        update(len(chosen))
+    return accepted / drawn
+
+
+def _draw_chunk(source: Any, index: int, chunk: int, seed: int) -> tuple[Tensor, Tensor]:
+    # always whole chunks: a model's samples, drawn with one generator, depend on the size of the batch
+    labels = torch.full((CHUNK,), index)
+    images = source.sample(labels, generator=make_generator(seed, "bank", index, chunk))
+    source.spec.check_images(images, name="images of source")
+    if images.ndim != 4 or len(images) != CHUNK:
+        raise DataError(f"images of source must be as many as the labels ({CHUNK}), got shape {tuple(images.shape)}")
+    return to_uint8(images.detach()).cpu(), labels
+
+
+def _accept(images: Tensor, labels: Tensor, filters: Sequence[Filter]) -> Tensor:
+    mask = torch.ones(len(labels), dtype=torch.bool)
+    for check in filters:
+        passed = check(images, labels)
+        if not isinstance(passed, Tensor) or passed.dtype != torch.bool or passed.shape != mask.shape:
+            got = f"{passed.dtype} {tuple(passed.shape)}" if isinstance(passed, Tensor) else type(passed).__name__
+            raise DataError(f"filters must return a bool tensor of shape ({len(mask)},), got {got}")
+        mask &= passed.cpu()
+    return mask

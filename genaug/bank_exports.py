@@ -1,0 +1,152 @@
+"""A bank in the formats of other tools: class folders of PNG files, Parquet for Hugging Face, or a copy of the bank."""
+
+import io
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from genaug.bank_files import IMAGES, PROVENANCE, BankWriter, Pixels, Provenance
+from genaug.errors import DataError, GenaugError, shorten
+from genaug.storage import check_vacant, explain_write_errors, new_directory
+
+COPY_ROWS = 128
+PNG_CHANNELS = (1, 3, 4)
+MAX_NAME_BYTES = 255
+
+
+def export_bank(path: Path, *, pixels: Pixels, provenance: Provenance, format: str, overwrite: bool) -> None:
+    """Write images `pixels` (N, C, H, W) sorted by class to `path` in a `format` of `EXPORTS`; see `SampleBank.export`.
+
+    Raises:
+        DataError: an unknown format, images or class names that it cannot hold.
+        GenaugError: `path` exists and `overwrite` is not set, or the disk is full or not writable.
+    """
+    if format not in EXPORTS:
+        raise DataError(f"format must be one of {', '.join(EXPORTS)}, got {shorten(format)}")
+    if format != "bank" and provenance.spec.channels not in PNG_CHANNELS:
+        raise DataError(
+            f"format {format!r} stores PNG files of 1, 3 or 4 channels, got {provenance.spec.channels}; "
+            "use format='bank'"
+        )
+    check_vacant(path, overwrite=overwrite)
+    EXPORTS[format](path, pixels, provenance)
+
+
+def _export_bank(path: Path, pixels: Pixels, provenance: Provenance) -> None:
+    with _replacement(path) as aside, BankWriter(aside, provenance) as writer:
+        for start in range(0, len(pixels), COPY_ROWS):
+            writer.write(pixels[start : start + COPY_ROWS])
+        written = writer.finish(provenance.acceptance).images_sha256
+        if provenance.images_sha256 not in (None, written):
+            raise DataError("the bank's images differ from its hash; it is damaged, generate it again")
+
+
+def _export_folders(path: Path, pixels: Pixels, provenance: Provenance) -> None:
+    names = provenance.spec.class_names
+    unsafe = [name for name in names if not is_safe_folder(name)]
+    if unsafe:
+        raise DataError(
+            f"class_names must be safe names of folders for format='imagefolder', got {shorten(unsafe)}; "
+            "use format='parquet'"
+        )
+    with _replacement(path) as aside:
+        row = 0
+        for name, count in zip(names, provenance.counts, strict=True):
+            if count:  # ImageFolder refuses empty folders
+                (aside / name).mkdir()
+            for number in range(count):
+                (aside / name / f"{number:06d}.png").write_bytes(encode_png(pixels[row]))
+                row += 1
+
+
+def _export_parquet(path: Path, pixels: Pixels, provenance: Provenance) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import ClassLabel, Features, Image
+
+    features = Features({"image": Image(), "label": ClassLabel(names=list(provenance.spec.class_names))})
+    schema = features.arrow_schema  # its metadata carries the features
+    labels = np.repeat(np.arange(len(provenance.counts)), provenance.counts)
+    with _replacement(path, file=True) as aside, pq.ParquetWriter(aside / path.name, schema) as writer:
+        for start in range(0, len(pixels), COPY_ROWS):
+            rows = slice(start, start + COPY_ROWS)
+            images = [{"bytes": encode_png(image), "path": None} for image in pixels[rows]]
+            writer.write_table(pa.table({"image": images, "label": labels[rows]}, schema=schema))
+
+
+EXPORTS: dict[str, Callable[[Path, Pixels, Provenance], None]] = {
+    "imagefolder": _export_folders,
+    "bank": _export_bank,
+    "parquet": _export_parquet,
+}
+
+
+def is_safe_folder(name: str) -> bool:
+    r"""Return whether `name` is one folder, on every system, that data sets of folders do not skip.
+
+    >>> is_safe_folder("golden retriever"), is_safe_folder(".."), is_safe_folder("a/b")
+    (True, False, False)
+    """
+    return (
+        not name.startswith(".")
+        and name == name.strip()
+        and not name.endswith(".")
+        and name.isprintable()
+        and not set(name) & set('/\\<>:"|?*')
+        and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
+    )
+
+
+def encode_png(image: Pixels) -> bytes:
+    """Return a uint8 image (C, H, W) of 1, 3 or 4 channels as the bytes of a PNG file."""
+    from PIL import Image
+
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _replacement(path: Path, *, file: bool = False) -> Iterator[Path]:
+    """Yield an empty directory that takes the place of `path` when the block ends; with `file`, the file in it does."""
+    if path.exists() and not (path.is_file() if file else _is_replaceable(path)):
+        raise GenaugError(
+            f"{path}: holds more than an earlier export, which is all that is overwritten; remove it first"
+        )
+    token = secrets.token_hex(4)
+    staged, old = (path.with_name(f".{path.name}.{kind}-{token}") for kind in ("new", "old"))
+    try:
+        with new_directory(staged, last=path.name) as aside:
+            yield aside
+        with explain_write_errors(path):
+            _swap(staged / path.name if file else staged, path, old)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path, old: Path) -> None:
+    if not path.is_dir():
+        os.replace(new, path)
+        return
+    os.replace(path, old)  # a directory that is not empty cannot be replaced in one step
+    try:
+        os.replace(new, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+
+
+def _is_replaceable(path: Path) -> bool:
+    return path.is_dir() and all(
+        entry.name in (IMAGES, PROVENANCE)
+        or (entry.is_dir() and all(re.fullmatch(r"\d{6,}\.png", file.name) for file in entry.iterdir()))
+        for entry in path.iterdir()
+    )

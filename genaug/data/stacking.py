@@ -1,0 +1,139 @@
+"""Images of any kind, one by one, into one preallocated uint8 tensor."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from genaug.errors import DataError, shorten
+from genaug.images import check_images, to_uint8
+from genaug.spec import MAX_CHANNELS, MAX_SIDE
+
+DEEP_MODES = ("I", "F")
+GRAY_MODES = ("1", "L")
+
+
+class ImageStack:
+    """A uint8 tensor (N, C, H, W) that is filled image by image; the first one sets the size.
+
+    PIL images are gray (C = 1) as long as all of them are, and RGB from the first other one on.
+
+    Args:
+        count: number of images that will be added.
+        resize: (height, width) to resize each image to, bilinear and antialiased.
+
+    Raises:
+        DataError: a `resize` that is no pair of sides.
+
+    >>> stack = ImageStack(1)
+    >>> stack.add(torch.ones(1, 2, 2), "white")
+    >>> stack.images.flatten().tolist()
+    [255, 255, 255, 255]
+    """
+
+    def __init__(self, count: int, *, resize: tuple[int, int] | None = None) -> None:
+        self.count = count
+        self.resize = None if resize is None else check_resize(resize)
+        self.added = 0
+        self.first = ""
+        self.from_pil = False
+        self.images = torch.empty(0, dtype=torch.uint8)
+
+    def add(self, image: Any, name: str) -> None:
+        """Add a PIL image, or a tensor (C, H, W) of uint8 or of floats in [0, 1]; `name` is for messages.
+
+        Raises:
+            DataError: another type, mode or range; another size or number of channels than the first image has.
+        """
+        is_pil = isinstance(image, Image.Image)
+        pixels = _from_pil(image, name, self.resize) if is_pil else _from_tensor(image, name, self.resize)
+        if self.added == 0:
+            self.first, self.from_pil = name, is_pil
+            self.images = self._allocate(pixels.shape)
+        if is_pil and self.from_pil and self.images.shape[1] == 1 and len(pixels) == 3:
+            self._become_color()
+        self._check_shape(pixels, name, grows=is_pil and self.from_pil)
+        self.images[self.added] = pixels  # gray pixels are repeated in each channel
+        self.added += 1
+
+    def _check_shape(self, pixels: Tensor, name: str, *, grows: bool) -> None:
+        expected, got = self.images.shape[1:], pixels.shape
+        if got[1:] != expected[1:]:
+            raise DataError(
+                f"images must be of one size, but {self.first} is {expected[1]}x{expected[2]} and {name} is "
+                f"{got[1]}x{got[2]} (height x width); resize them with --resize 32x32 or resize=(32, 32)"
+            )
+        if got[0] != expected[0] and not (grows and got[0] == 1):
+            raise DataError(
+                f"images must have one number of channels, but {self.first} has {expected[0]} and {name} has {got[0]}; "
+                "convert them to the same"
+            )
+
+    def _allocate(self, shape: torch.Size) -> Tensor:
+        try:
+            return torch.empty(self.count, *shape, dtype=torch.uint8)
+        except RuntimeError:
+            size = self.count * shape.numel() / 2**30
+            raise DataError(
+                f"images must fit into memory, got {self.count} of {'x'.join(map(str, shape))} ({size:.1f} GiB); "
+                "resize them, or use fewer"
+            ) from None
+
+    def _become_color(self) -> None:
+        gray = self.images
+        self.images = self._allocate(torch.Size((3, *gray.shape[2:])))
+        self.images[: self.added] = gray[: self.added]
+
+
+def check_resize(resize: Any) -> tuple[int, int]:
+    """Return `resize` as a tuple, or raise a `DataError` where it is not (height, width)."""
+    valid = isinstance(resize, (tuple, list)) and len(resize) == 2
+    if not valid or any(type(side) is not int or not 1 <= side <= MAX_SIDE for side in resize):
+        raise DataError(
+            f"resize must be (height, width), two integers from 1 to {MAX_SIDE}, got {shorten(resize)}; "
+            "pass for example (32, 32)"
+        )
+    return resize[0], resize[1]
+
+
+def _from_pil(image: Image.Image, name: str, resize: tuple[int, int] | None) -> Tensor:
+    """Return the pixels of a PIL image as uint8 (1, H, W) or (3, H, W)."""
+    if image.mode.split(";")[0] in DEEP_MODES:
+        raise DataError(
+            f"{name}: images must have 8 bits per channel, got mode {image.mode} (16 bits, integers or floats), "
+            "which is not supported yet; convert it to 8 bits first"
+        )
+    flat = _flatten(image)
+    if resize is not None and (flat.height, flat.width) != resize:
+        flat = flat.resize(resize[::-1], Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(flat))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Return a PIL image as L or RGB, with what is transparent laid on white."""
+    mode = "L" if image.mode in GRAY_MODES else "RGB"
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, "white")
+        canvas.alpha_composite(image.convert("RGBA"))
+        return canvas.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _from_tensor(image: Any, name: str, resize: tuple[int, int] | None) -> Tensor:
+    """Return a public image as uint8 (C, H, W)."""
+    if not isinstance(image, Tensor):
+        raise DataError(
+            f"{name}: the image must be a PIL image or a tensor, got {type(image).__name__}; convert it first, "
+            "for example with torch.as_tensor"
+        )
+    check_images(image, name=f"{name}: the image")
+    if image.ndim != 3 or not 1 <= image.shape[0] <= MAX_CHANNELS or image.numel() == 0:
+        raise DataError(f"{name}: the image must have shape (C, H, W), got {tuple(image.shape)}")
+    image = image.detach().cpu()
+    if resize is not None and tuple(image.shape[-2:]) != resize:
+        image = interpolate(image[None], size=resize, mode="bilinear", antialias=True)[0]
+    return to_uint8(image)

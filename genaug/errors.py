@@ -1,0 +1,31 @@
+"""Errors that a user of genaug can cause; each message names the argument, the rule, the value and the fix."""
+
+
+class GenaugError(ValueError):
+    """Base of every error that genaug raises on purpose; the command line prints it as one line."""
+
+
+class DataError(GenaugError):
+    """Images, labels, data sets or banks that do not fit what was asked of them."""
+
+
+class CheckpointError(GenaugError):
+    """A checkpoint, training state or tensor file that is missing, damaged or of another kind."""
+
+
+class RecipeError(GenaugError):
+    """A recipe, or an override of one of its fields, that cannot be used."""
+
+
+class TrainingError(GenaugError):
+    """Training that cannot go on, such as a loss that is not finite."""
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """Return the `repr` of `value` for an error message, cut to `limit` characters and kept on one line.
+
+    >>> shorten("a" * 100, limit=10)
+    "'aaaaaa..."
+    """
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= limit else text[: limit - 3] + "..."

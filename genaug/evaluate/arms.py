@@ -1,0 +1,98 @@
+"""An arm: one way to train the classifier of a comparison."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from genaug.data import LabeledImages
+from genaug.mixing import MixedDataset
+from genaug.seeding import derive_seed
+from genaug.training.schedules import ClassSampler, cosine_with_warmup
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How batches are drawn: from real images alone or mixed with synthetic ones, as they come or balanced.
+
+    Args:
+        balanced: draw every class equally often, else every image equally often.
+        source: what to mix in: a bank, a model, or a function (train, seed) that makes one for each seed. It must be
+            made from the training part alone.
+        target: total per class that synthetic samples fill up to; see `genaug.balance`.
+        cap: synthetic samples per real one, at most.
+    """
+
+    balanced: bool = False
+    source: Any = None
+    target: str | int = "median"
+    cap: float = 5.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every arm gets: steps, batch size and peak learning rate of AdamW with warm-up and cosine."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+def train_classifier(
+    arm: Arm,
+    train: LabeledImages,
+    *,
+    classifier: Callable[[Any], nn.Module],
+    budget: Budget,
+    seed: int,
+    device: torch.device,
+    on_step: Callable[[], None],
+) -> tuple[nn.Module, list[int]]:
+    """Train a new classifier on `train` under `arm`; return it, in evaluation mode, and the class counts it drew from.
+
+    Weights at the start and the draws of classes depend on `seed` alone, so that arms are paired.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "classifier"))
+        net = classifier(train.spec).to(device).train()
+    dataset: Any = train
+    if arm.source is not None:
+        source = arm.source(train, seed) if _is_maker(arm.source) else arm.source
+        dataset = MixedDataset(train, source, target=arm.target, cap=arm.cap, seed=seed)
+    targets = torch.as_tensor(dataset.targets)
+    sampler = ClassSampler(targets, exponent=0.0 if arm.balanced else 1.0, seed=derive_seed(seed, "classifier batches"))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=budget.learning_rate, weight_decay=1e-2, fused=True)
+    for step in range(budget.steps):
+        factor = cosine_with_warmup(step, steps=budget.steps, warmup_steps=min(50, budget.steps // 10))
+        for group in optimizer.param_groups:
+            group["lr"] = budget.learning_rate * factor
+        rows = sampler.rows(step, batch_size=budget.batch_size).tolist()
+        images, labels = _fetch(dataset, rows)
+        loss = F.cross_entropy(net(images.to(device)), labels.to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        on_step()
+    return net.eval(), list(dataset.counts)
+
+
+def predict(net: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
+    """Return the predicted classes (N,) of public images (N, C, H, W), on the CPU."""
+    with torch.no_grad():
+        return torch.cat([net(chunk.to(device)).argmax(1).cpu() for chunk in images.split(batch_size)])
+
+
+def _is_maker(source: Any) -> bool:
+    return callable(source) and not hasattr(source, "sample")
+
+
+def _fetch(dataset: Any, rows: list[int]) -> tuple[Tensor, Tensor]:
+    if isinstance(dataset, LabeledImages):
+        index = torch.tensor(rows)
+        return dataset.images[index], dataset.labels[index]
+    images, labels = default_collate(dataset.__getitems__(rows))
+    return images, labels

@@ -1,0 +1,80 @@
+"""Pictures of a comparison; drawn without pyplot, so that no global state of matplotlib changes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from genaug.bank import SampleBank
+from genaug.data import LabeledImages
+from genaug.evaluate.comparison import Comparison
+from genaug.storage import explain_write_errors
+
+COLUMNS = 6
+MAX_ROWS = 32
+
+
+def plot_real_beside_synthetic(real: LabeledImages, bank: SampleBank, path: Path) -> None:
+    """Save a picture with a row for each class: up to six real images on the left, six of the bank on the right.
+
+    Raises:
+        GenaugError: the disk is full or not writable.
+    """
+    rows = min(real.spec.num_classes, MAX_ROWS)
+    figure = Figure(figsize=(0.6 * (2 * COLUMNS + 2), 0.6 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, 2 * COLUMNS + 1, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for label in range(rows):
+        own = real.images[real.labels == label][:COLUMNS]
+        start, stop = bank.rows(label)
+        synthetic = bank.images(torch.arange(start, min(stop, start + COLUMNS)))
+        for offset, images in ((0, own), (COLUMNS + 1, synthetic)):
+            for column, image in enumerate(images):
+                axes[label, offset + column].imshow(_for_display(image), cmap="gray", vmin=0, vmax=255)
+        name, count = real.spec.class_names[label], int((real.labels == label).sum())
+        axes[label, COLUMNS].text(0.5, 0.5, f"{name}\n{count} real", ha="center", va="center", fontsize=7)
+    figure.suptitle("real (left) and synthetic (right)", fontsize=9)
+    _save(figure, path)
+
+
+def plot_recall(comparison: Comparison, path: Path, *, counts: Sequence[int]) -> None:
+    """Save a plot of the recall of each class under each arm, with one dot for every seed.
+
+    Args:
+        comparison: what `compare_arms` returned.
+        path: PNG file.
+        counts: real training images of each class, for the axis.
+
+    Raises:
+        GenaugError: the disk is full or not writable.
+    """
+    figure = Figure(figsize=(1.5 + 0.75 * len(counts), 4), layout="constrained")
+    axis = figure.subplots()
+    arms = comparison.arms
+    width = 0.8 / len(arms)
+    for index, arm in enumerate(arms):
+        places = [place - 0.4 + width * (index + 0.5) for place in range(len(counts))]
+        axis.bar(places, comparison.recall(arm), width=0.9 * width, label=arm, alpha=0.75)
+        for run in comparison.runs:
+            if run["arm"] == arm:
+                values = [float("nan") if value is None else value for value in run["recall"]]
+                axis.plot(places, values, ".", color="black", markersize=3)
+    names = [f"{name}\n{count}" for name, count in zip(comparison.class_names, counts, strict=True)]
+    axis.set_xticks(range(len(counts)), names)
+    axis.set_xlabel("class, and real training images of it")
+    axis.set_ylabel("recall")
+    axis.set_ylim(0, 1.02)
+    axis.legend(loc="lower left", fontsize=8)
+    _save(figure, path)
+
+
+def _for_display(image: torch.Tensor) -> torch.Tensor:
+    return image.permute(1, 2, 0) if len(image) == 3 else image[0]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)

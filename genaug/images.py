@@ -1,0 +1,86 @@
+"""Value ranges of images: the only place where they change.
+
+Public images follow torchvision v2: the dtype implies the range, uint8 in [0, 255] or floating point in [0, 1].
+Models work in [-1, 1].
+"""
+
+import torch
+from torch import Tensor
+
+from genaug.errors import DataError
+
+
+def check_images(images: Tensor, *, name: str = "images") -> None:
+    """Check that `images` is a tensor (C, H, W) or (N, C, H, W) of uint8, or of finite floats in [0, 1].
+
+    Raises:
+        DataError: another type, number of dimensions or dtype; NaN, infinite or out-of-range values.
+
+    >>> check_images(torch.zeros(2, 1, 8, 8))
+    """
+    if not isinstance(images, Tensor):
+        raise DataError(f"{name} must be a tensor, got {type(images).__name__}; convert with torch.as_tensor")
+    if images.ndim not in (3, 4):
+        raise DataError(f"{name} must have shape (N, C, H, W) or (C, H, W), got {tuple(images.shape)}")
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise DataError(f"{name} must be uint8 in [0, 255] or float in [0, 1], got {images.dtype}")
+    if images.numel() == 0:
+        return
+    low, high = (float(value) for value in images.aminmax())
+    if not low >= 0.0 or not high <= 1.0:  # written so that NaN fails too
+        raise DataError(
+            f"{name} of dtype {images.dtype} must be finite and within [0, 1], got values from {low:g} to {high:g}; "
+            "scale them to [0, 1], or pass uint8"
+        )
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Return images as float in [0, 1]: uint8 becomes float32, floats are returned as they are.
+
+    >>> to_float(torch.tensor([[[0, 255]]], dtype=torch.uint8))
+    tensor([[[0., 1.]]])
+    """
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Return images as uint8 in [0, 255]: floats in [0, 1] are rounded to the nearest level, uint8 is returned as is.
+
+    >>> to_uint8(torch.tensor([[[0.0, 0.5, 1.0]]]))
+    tensor([[[  0, 128, 255]]], dtype=torch.uint8)
+    """
+    if images.dtype == torch.uint8:
+        return images
+    return images.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def to_model(images: Tensor) -> Tensor:
+    """Return public images (uint8 in [0, 255] or float in [0, 1]) as float32 in [-1, 1].
+
+    >>> to_model(torch.tensor([[[0, 255]]], dtype=torch.uint8))
+    tensor([[[-1.,  1.]]])
+    """
+    if images.dtype == torch.uint8:
+        return images.float().div_(127.5).sub_(1)
+    return images.float() * 2 - 1
+
+
+def from_model(outputs: Tensor) -> Tensor:
+    """Return a model's outputs in [-1, 1] (any float dtype) as float32 in [0, 1], clamped.
+
+    >>> from_model(torch.tensor([[[-1.0, 0.0, 1.2]]]))
+    tensor([[[0.0000, 0.5000, 1.0000]]])
+    """
+    return outputs.float().add(1).div_(2).clamp_(0, 1)
+
+
+def cast_like(images: Tensor, like: Tensor) -> Tensor:
+    """Return public images in the dtype (and so the range) and on the device of `like`.
+
+    >>> cast_like(torch.ones(1, 1, 1), torch.zeros(1, 1, 1, dtype=torch.uint8))
+    tensor([[[255]]], dtype=torch.uint8)
+    """
+    converted = to_uint8(images) if like.dtype == torch.uint8 else to_float(images).to(like.dtype)
+    return converted.to(like.device)

@@ -1,0 +1,277 @@
+"""Data sets of synthetic samples, alone or mixed with real ones."""
+
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from genaug.bank import SampleBank
+from genaug.bank_drawing import Counts, check_source
+from genaug.errors import DataError, shorten
+from genaug.mixing.balance import Target, balance
+from genaug.mixing.kinds import ImageKind, add_source
+from genaug.mixing.probe import Pipeline
+from genaug.mixing.real import check_items, describe_real, fetch
+from genaug.seeding import derive_seed, make_generator
+from genaug.spec import DataSpec, resolve_counts
+
+
+class SyntheticDataset(Dataset[tuple[Any, int]]):
+    """A map-style data set of synthetic samples (image, label), sorted by class; the same on every reading.
+
+    Args:
+        source: a bank, or a model, which is drawn from once, into memory.
+        counts: samples a class: one number for all, a dict by class name, or a list. Where a bank has fewer, its
+            samples repeat, with a warning.
+        seed: decides which samples of a bank are taken, or what a model draws.
+        transform: called with each uint8 image (C, H, W).
+
+    Raises:
+        DataError: wrong counts, a bank without samples of a class, a source of another kind.
+
+    >>> from types import SimpleNamespace
+    >>> def noise(labels, *, generator=None):
+    ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
+    >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
+    >>> samples = SyntheticDataset(source, {"a": 1, "b": 2}, seed=0)
+    >>> image, label = samples[2]
+    >>> len(samples), image.shape, image.dtype, label
+    (3, torch.Size([1, 4, 4]), torch.uint8, 1)
+    """
+
+    def __init__(
+        self, source: Any, counts: Counts, *, seed: int, transform: Callable[[Tensor], Any] | None = None
+    ) -> None:
+        spec = check_source(source)
+        self.counts = resolve_counts(counts, spec)
+        self.classes = list(spec.class_names)
+        self.transform = transform
+        self._bank = _as_bank(source, self.counts, seed)
+        self._rows = torch.zeros(0, dtype=torch.int64)
+        if self._bank is not None:
+            wanted = list(enumerate(self.counts))
+            _check_supply(self._bank, wanted)
+            self._rows = _choose_rows(self._bank, wanted, seed, "synthetic")
+        self.targets: list[int] = np.repeat(np.arange(len(self.counts)), self.counts).tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
+        """Return the samples at `indices`, read at once."""
+        numbers = _check_indices(indices, len(self)).tolist()
+        if self._bank is None or not numbers:
+            return []
+        images: Any = self._bank.images(self._rows[numbers]).unbind()
+        if self.transform is not None:
+            images = map(self.transform, images)
+        return list(zip(images, [self.targets[number] for number in numbers], strict=True))
+
+
+class MixedDataset(Dataset[Any]):
+    """A real data set followed by synthetic samples of its scarce classes, which come out just as the real ones do.
+
+    Real items are returned as they are. Synthetic ones take the same form (PIL image, tensor or array; tuple or dict),
+    and go through the data set's own transform, also where `real` is inside Subset or ConcatDataset.
+
+    Args:
+        real: a map-style data set of (image, label), or of dicts with both, such as a Hugging Face `Dataset`.
+        source: a bank, or a model, which is drawn from once, into memory.
+        target: total to fill classes up to, see `balance`.
+        cap: at most this many synthetic samples for each real one of a class.
+        transform: for synthetic images (PIL or uint8, held as the real ones are), where `real` has no transform.
+        seed: decides which samples are taken in which epoch.
+        return_source: append to each item whether it is synthetic: a bool, or "synthetic" in a dict.
+        image_key: key of the image, where items are dicts and it is not plain which it is.
+        label_key: key of the label, likewise.
+        labels: class index of every real item, where `real` cannot list them; without it all items are read once.
+
+    Raises:
+        DataError: items of `real` that synthetic ones cannot be made like; two transforms, or none where real images
+            are normalized; classes, sizes or channels of `source` that differ; no samples of a class that needs some.
+
+    >>> from types import SimpleNamespace
+    >>> def noise(labels, *, generator=None):
+    ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
+    >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
+    >>> real = [(torch.zeros(1, 4, 4), 0)] * 6 + [(torch.ones(1, 4, 4), 1)] * 2
+    >>> mixed = MixedDataset(real, source)
+    >>> len(mixed), mixed.counts, mixed.synthetic_counts, mixed[-1][0].dtype
+    (10, [6, 4], [0, 2], torch.float32)
+    """
+
+    def __init__(
+        self,
+        real: Any,
+        source: Any,
+        *,
+        target: Target = "median",
+        cap: float = 5.0,
+        transform: Callable[[Any], Any] | None = None,
+        seed: int = 0,
+        return_source: bool = False,
+        image_key: str | None = None,
+        label_key: str | None = None,
+        labels: Any = None,
+    ) -> None:
+        spec = check_source(source)
+        known = describe_real(real, labels=labels, image_key=image_key, label_key=label_key)
+        check_items(real, known.pipeline, ranges=transform is None)
+        self._pipeline = _with_transform(known.pipeline, transform)
+        _check_fit(self._pipeline, spec)
+        self.classes = list(known.class_names or spec.class_names)
+        matching = _match_classes(known.class_names, spec)
+        real_counts = _count_labels(known.labels, len(self.classes))
+        self.synthetic_counts = balance(real_counts, target=target, cap=cap)
+        self.counts = [real + extra for real, extra in zip(real_counts, self.synthetic_counts, strict=True)]
+        self._wanted = [(index, extra) for index, extra in zip(matching, self.synthetic_counts, strict=True)]
+        self._bank = _as_bank(source, [extra for _, extra in sorted(self._wanted)], derive_seed(seed, "mixing"))
+        if self._bank is not None:
+            _check_fit(self._pipeline, self._bank.spec)
+            _check_supply(self._bank, self._wanted)
+        self._synthetic: NDArray[np.int64] = np.repeat(np.arange(len(self.classes)), self.synthetic_counts)
+        self.targets: list[int] = known.labels + self._synthetic.tolist()
+        self.real = real
+        self.return_source = return_source
+        self._seed = seed
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._rows: tuple[int, Tensor] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the synthetic samples of this epoch; workers that are kept between epochs see it too.
+
+        In every epoch, those of a class are the start of another permutation of its samples in the bank.
+        """
+        self._epoch.fill_(operator.index(epoch))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self.real):
+            return self.__getitems__([index])[0]
+        item = self.real[index]
+        return add_source(item, False) if self.return_source else item
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Return the items at `indices`: synthetic images read at once, real items too where `real` can do that."""
+        numbers = _check_indices(indices, len(self))
+        synthetic = numbers >= len(self.real)
+        if not len(numbers):
+            return []
+        items = fetch(self.real, numbers[~synthetic])
+        items += self._make(numbers[synthetic] - len(self.real))
+        if self.return_source:
+            split = len(numbers) - int(synthetic.sum())
+            items = [add_source(item, place >= split) for place, item in enumerate(items)]
+        order = np.argsort(np.argsort(synthetic, kind="stable"), kind="stable")  # real ones stand first in `items`
+        return [items[place] for place in order.tolist()]
+
+    def _make(self, numbers: NDArray[np.int64]) -> list[Any]:
+        """Return the synthetic items with these numbers, counted from 0."""
+        if self._bank is None or not len(numbers):
+            return []
+        images = self._bank.images(self._epoch_rows(self._bank)[torch.from_numpy(numbers)])
+        return self._pipeline.make(images, self._synthetic[numbers])
+
+    def _epoch_rows(self, bank: SampleBank) -> Tensor:
+        epoch = int(self._epoch)
+        if self._rows is None or self._rows[0] != epoch:
+            self._rows = epoch, _choose_rows(bank, self._wanted, self._seed, "mixing", epoch)
+        return self._rows[1]
+
+
+def _check_indices(indices: Sequence[int], length: int) -> NDArray[np.int64]:
+    """Return indices as int64 numbers from 0 on; negative ones count from the end."""
+    numbers = np.array(list(map(operator.index, indices)), dtype=np.int64)
+    if len(numbers) and not (numbers.min() >= -length and numbers.max() < length):
+        raise IndexError(f"indices must be from {-length} to {length - 1}, got {shorten(numbers.tolist())}")
+    return np.where(numbers < 0, numbers + length, numbers)
+
+
+def _as_bank(source: Any, counts: list[int], seed: int) -> SampleBank | None:
+    """Return `source` as a bank; a model is drawn from, and gives None where `counts` ask for nothing."""
+    if isinstance(source, SampleBank):
+        return source
+    return SampleBank.generate(source, counts, seed=seed, progress=False) if sum(counts) else None
+
+
+def _check_supply(bank: SampleBank, wanted: list[tuple[int, int]]) -> None:
+    names, counts = bank.spec.class_names, bank.counts
+    missing = [names[index] for index, count in wanted if count and not counts[index]]
+    if missing:
+        raise DataError(f"source must have samples of the classes that need some, it has none of {shorten(missing)}")
+    short = {names[index]: (count, counts[index]) for index, count in wanted if count > counts[index]}
+    if short:
+        warnings.warn(
+            f"the bank has fewer samples than wanted, so some repeat (class: wanted, there): {shorten(short)}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _choose_rows(bank: SampleBank, wanted: list[tuple[int, int]], seed: int, *keys: str | int) -> Tensor:
+    """Return rows of the bank for each (class, count), in order: the start of a permutation, repeated as needed."""
+    chosen = [torch.zeros(0, dtype=torch.int64)]
+    for index, count in wanted:
+        start, stop = bank.rows(index)
+        if count:
+            order = torch.randperm(stop - start, generator=make_generator(seed, *keys, index))
+            chosen.append(start + order[torch.arange(count) % len(order)])
+    return torch.cat(chosen)
+
+
+def _with_transform(pipeline: Pipeline, transform: Callable[[Any], Any] | None) -> Pipeline:
+    if transform is None:
+        return pipeline
+    if pipeline.call != "none":
+        raise DataError(
+            "transform must not be given where real has its own, which is applied to synthetic samples too; "
+            "leave it out, or take the one of real away"
+        )
+    whole_numbers = {"pil": None, "tensor": torch.uint8, "array": np.uint8}
+    image: ImageKind = replace(pipeline.image, dtype=whole_numbers[pipeline.image.family])
+    return replace(pipeline, image=image, call="image", transform=transform)
+
+
+def _check_fit(pipeline: Pipeline, spec: DataSpec) -> None:
+    image = pipeline.image
+    image.check_channels(spec.channels)
+    fits = spec.height in (None, image.height) and spec.width in (None, image.width)
+    if pipeline.call == "none" and not fits:
+        raise DataError(
+            f"source must have images of the size of real ({image.size}), got {spec.size}; "
+            "give real a transform that resizes, or use a model of that size"
+        )
+
+
+def _match_classes(names: tuple[str, ...] | None, spec: DataSpec) -> list[int]:
+    """Return the index in the source of each real class: by name where real has names."""
+    if names is None:
+        return list(range(spec.num_classes))
+    if sorted(names) != sorted(spec.class_names):
+        raise DataError(
+            f"source must have the classes of real, got {shorten(spec.class_names)} for {shorten(names)}; "
+            "use a model trained on these classes, or rename them"
+        )
+    return [spec.class_names.index(name) for name in names]
+
+
+def _count_labels(labels: list[int], num_classes: int) -> list[int]:
+    if min(labels) < 0 or max(labels) >= num_classes:
+        raise DataError(
+            f"labels of real must be from 0 to {num_classes - 1}, got values from {min(labels)} to {max(labels)}; "
+            "use a source with all classes, and leave out items without a class"
+        )
+    counts: list[int] = np.bincount(labels, minlength=num_classes).tolist()
+    return counts

@@ -1,0 +1,218 @@
+"""What is known about a real data set: its items, labels and classes, also inside Subset and ConcatDataset."""
+
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+from genaug.errors import DataError, shorten
+from genaug.mixing.kinds import describe_label, find_range
+from genaug.mixing.probe import (
+    Pipeline,
+    Twin,
+    describe_pipeline,
+    find_label_key,
+    is_hugging_face,
+)
+
+CHECKED_ITEMS = 16
+
+
+class Keys(NamedTuple):
+    """Keys of image and label where items are dicts; None where they are to be found."""
+
+    image_key: str | None
+    label_key: str | None
+
+
+@dataclass(frozen=True)
+class RealData:
+    """Labels of all items, class names where known, and how items are made."""
+
+    labels: list[int]
+    class_names: tuple[str, ...] | None
+    pipeline: Pipeline
+
+
+def describe_real(
+    dataset: Any, *, labels: Any = None, image_key: str | None = None, label_key: str | None = None
+) -> RealData:
+    """Return what is known about a map-style data set.
+
+    Args:
+        dataset: the data set; it is not changed.
+        labels: class index of every item, where the data set cannot tell them without reading all items.
+        image_key: key of the image where items are dicts.
+        label_key: key of the label where items are dicts.
+
+    Raises:
+        DataError: no data set with items by index; items, transforms or labels of an unusable form.
+    """
+    if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
+        raise DataError(
+            f"real must have a length and items by index (map-style), got {type(dataset).__name__}; "
+            "read an iterable data set into a list first"
+        )
+    if not len(dataset):
+        raise DataError("real must hold at least one item, got an empty data set")
+    keys = Keys(image_key, label_key)
+    pipelines = [describe_pipeline(leaf, **keys._asdict()) for leaf in _leaves(dataset)]
+    if not all(pipeline.matches(pipelines[0]) for pipeline in pipelines):
+        raise DataError(
+            "real joins data sets whose items or transforms differ; give all of them the same transform object"
+        )
+    if labels is None:
+        found = _labels_at(dataset, range(len(dataset)), keys)
+    else:
+        found = _as_labels(labels) or []
+        if len(found) != len(dataset):
+            raise DataError(f"labels must be one class index for each of {len(dataset)} items, got {shorten(labels)}")
+    return RealData(found, _find_class_names(dataset, keys), pipelines[0])
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets inside Subset and ConcatDataset; subclasses that read items in their own way stay whole."""
+    if type(dataset).__getitem__ is Subset.__getitem__:
+        yield from _leaves(dataset.dataset)
+    elif type(dataset).__getitem__ is ConcatDataset.__getitem__:
+        for part in dataset.datasets:
+            if len(part):
+                yield from _leaves(part)
+    else:
+        yield dataset
+
+
+def _labels_at(dataset: Any, indices: Sequence[int], keys: Keys) -> list[int]:
+    known = _known_labels(dataset, keys)
+    if known is not None:
+        return [known[index] for index in indices]
+    if isinstance(dataset, Subset):
+        return _labels_at(dataset.dataset, [int(dataset.indices[index]) for index in indices], keys)
+    if isinstance(dataset, ConcatDataset):
+        found = [0] * len(indices)
+        for part, places, inner in _split_parts(dataset, np.asarray(indices)):
+            for place, label in zip(places, _labels_at(part, inner.tolist(), keys), strict=True):
+                found[place] = label
+        return found
+    twin, form = Twin(dataset), describe_pipeline(dataset, **keys._asdict()).form
+    raw = [twin.read(index).raw_label(form) for index in indices]
+    for label in raw:
+        describe_label(label, name="labels of real")
+    return [int(label) for label in raw]
+
+
+def _known_labels(dataset: Any, keys: Keys) -> list[int] | None:
+    """Return labels that a data set holds, under the names that libraries use, without reading items."""
+    if is_hugging_face(dataset):
+        key = keys.label_key or find_label_key(dataset.features, list(dataset.features))
+        return _as_labels(dataset.with_format("numpy").select_columns([key])[:][key])
+    tensors = getattr(dataset, "tensors", ())
+    candidates = [getattr(dataset, "targets", None), getattr(dataset, "labels", None), *tensors[1:2]]
+    for candidate in candidates:
+        if isinstance(candidate, Sized) and len(candidate) == len(dataset):
+            labels = _as_labels(candidate)
+            if labels is not None:
+                return labels
+    return None
+
+
+def _as_labels(values: Any) -> list[int] | None:
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    except ValueError:  # lists of several lengths
+        return None
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    return array.tolist() if array.ndim == 1 and np.issubdtype(array.dtype, np.integer) else None
+
+
+def _find_class_names(dataset: Any, keys: Keys) -> tuple[str, ...] | None:
+    if is_hugging_face(dataset):
+        key = keys.label_key or find_label_key(dataset.features, list(dataset.features))
+        names = getattr(dataset.features[key], "names", None)
+    else:
+        names = getattr(dataset, "classes", None)
+    if isinstance(names, (list, tuple)):
+        return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)  # tuples: ImageNet
+    if isinstance(dataset, Subset):
+        return _find_class_names(dataset.dataset, keys)
+    found = {_find_class_names(part, keys) for part in getattr(dataset, "datasets", ())} - {None}
+    if len(found) > 1:
+        raise DataError(f"real joins data sets whose classes differ: {shorten(sorted(map(str, found)))}; align them")
+    return found.pop() if found else None
+
+
+def check_items(dataset: Any, pipeline: Pipeline, *, ranges: bool) -> None:
+    """Check evenly spaced items: labels against those that the data set lists, and values of raw images.
+
+    Args:
+        dataset: the real data set.
+        pipeline: how it makes its items.
+        ranges: whether raw images must be in a known range, since synthetic ones are made like them.
+
+    Raises:
+        DataError: other labels than listed; floats outside [0, 1], for which no conversion is known.
+    """
+    leaves = list(_leaves(dataset))
+    for leaf in leaves:
+        known = None if is_hugging_face(leaf) else _known_labels(leaf, Keys(None, None))
+        twin = Twin(leaf)
+        count = min(max(CHECKED_ITEMS // len(leaves), 1), len(leaf))
+        for index in torch.linspace(0, len(leaf) - 1, count).long().tolist():
+            capture = twin.read(index)
+            label = capture.raw_label(pipeline.form)
+            if known is not None and known[index] != int(label):
+                raise DataError(
+                    f"real lists label {known[index]} for item {index} and returns {int(label)}; pass labels= "
+                    "with the class index of every item"
+                )
+            if ranges:
+                _check_values(capture.item[pipeline.form.image], pipeline)
+
+
+def _check_values(image: Any, pipeline: Pipeline) -> None:
+    limits = find_range(image)
+    if limits is None or (limits[0] >= 0 and limits[1] <= 1):  # written so that NaN fails
+        return
+    got = f"got floats from {limits[0]:g} to {limits[1]:g}"
+    if pipeline.call == "none":
+        raise DataError(
+            f"items of real must be uint8 or floats within [0, 1] where no transform is found on real, {got}; pass "
+            "transform=, which does the same to synthetic images, or samples would be normalized in two ways"
+        )
+    raise DataError(f"real must give its transform uint8, or floats within [0, 1], {got}; scale them before, in real")
+
+
+def fetch(dataset: Any, indices: NDArray[np.int64]) -> list[Any]:
+    """Return the items at `indices`, at once where the data set can do that."""
+    if not len(indices):
+        return []
+    if type(dataset) is Subset:
+        return fetch(dataset.dataset, np.array([int(dataset.indices[index]) for index in indices.tolist()]))
+    if type(dataset).__getitem__ is TensorDataset.__getitem__ and not hasattr(dataset, "__getitems__"):
+        rows = torch.from_numpy(indices % len(dataset))
+        # ten times as fast as indexing; a row is a copy, where the data set gives a view
+        columns = [tensor.index_select(0, rows.to(tensor.device)).unbind() for tensor in dataset.tensors]
+        return list(zip(*columns, strict=True))
+    if callable(getattr(dataset, "__getitems__", None)):
+        return list(dataset.__getitems__(indices.tolist()))
+    if type(dataset) is ConcatDataset:
+        items: list[Any] = [None] * len(indices)
+        for part, places, inner in _split_parts(dataset, indices):
+            for place, item in zip(places, fetch(part, inner), strict=True):
+                items[place] = item
+        return items
+    return [dataset[index] for index in indices.tolist()]
+
+
+def _split_parts(dataset: Any, indices: NDArray[np.int64]) -> Iterator[tuple[Any, list[int], NDArray[np.int64]]]:
+    """Yield each part of a ConcatDataset with the places in `indices` that fall into it, and the indices inside it."""
+    indices = indices % len(dataset)
+    parts = np.searchsorted(dataset.cumulative_sizes, indices, side="right")
+    for part in np.unique(parts).tolist():
+        places = np.flatnonzero(parts == part)
+        start = dataset.cumulative_sizes[part - 1] if part else 0
+        yield dataset.datasets[part], places.tolist(), indices[places] - start

@@ -1,0 +1,258 @@
+"""What every family has in common: a specification, a config, strict checkpoints, and calls without side effects."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor, nn
+
+from genaug import checkpoint
+from genaug.checkpoint import CheckpointConfig
+from genaug.config import parse_config
+from genaug.errors import CheckpointError, DataError, GenaugError, shorten
+from genaug.spec import DataSpec
+
+METHODS = ("sample", "encode", "decode", "vary", "restore")
+
+
+class Model(nn.Module, ModelHubMixin):
+    """Base of the families: an `nn.Module` with its `spec` and `config`, saved and loaded without pickles.
+
+    A family sets `family` and `config_class`, and takes `(spec, config)`.
+    """
+
+    family: ClassVar[str]
+    config_class: ClassVar[type[Any]]
+
+    spec: DataSpec
+    config: Any
+    recipe: dict[str, Any] | None
+    scores: dict[str, Any]
+
+    def __init__(self, spec: DataSpec, config: Any) -> None:
+        super().__init__()
+        self.spec, self.config = spec, config
+        self.recipe, self.scores = None, {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def null_label(self) -> int:
+        """The class index that stands for "no label"."""
+        return self.spec.num_classes
+
+    def training_loss(
+        self, images: Tensor, labels: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch of public images, to be minimized, and figures to report."""
+        raise NotImplementedError
+
+    def fit_after_training(self, images: Tensor, labels: Tensor) -> None:
+        """Fit what is fitted once the weights stand, such as densities of latents; by default nothing."""
+
+    def measure(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Return scores on held-out images as plain numbers; by default none."""
+        return {}
+
+    def check_batch(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Check public `images` (N, C, H, W) and `labels`, and return labels on the model's device (null if None)."""
+        self.spec.check_images(images)
+        if images.ndim != 4:
+            raise DataError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}; add images[None]")
+        return self.check_labels(labels, len(images))
+
+    def check_labels(self, labels: Tensor | None, count: int) -> Tensor:
+        """Check `labels` of `count` images and return them on the model's device; None becomes the null class."""
+        if labels is None:
+            labels = torch.full((count,), self.null_label)
+        self.spec.check_labels(labels, count=count, null=True)
+        return labels.to(self.device)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write `model.safetensors`, `config.json` and, where there is none yet, the model card."""
+        existing = Path(save_directory) / checkpoint.CARD
+        card = existing.read_text(encoding="utf-8") if existing.is_file() else make_card(self)
+        self.save(save_directory, card=card, overwrite=True)
+
+    def save(self, directory: str | Path, *, card: str | None = None, overwrite: bool = False) -> None:
+        """Write a checkpoint directory, whole or not at all.
+
+        Raises:
+            GenaugError: the directory exists and `overwrite` is not set, or the disk is full.
+        """
+        from genaug import __version__
+
+        config = CheckpointConfig(
+            family=self.family,
+            model=asdict(self.config),
+            spec=self.spec,
+            weights_sha256="",
+            recipe=self.recipe,
+            scores=self.scores,
+            versions={"genaug": __version__, "torch": torch.__version__},
+        )
+        card = make_card(self) if card is None else card
+        checkpoint.write_checkpoint(Path(directory), config, self.state_dict(), card, overwrite=overwrite)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
+    ) -> Self:
+        """Load a model of this family from a directory, or from the Hugging Face hub by its id `owner/name`.
+
+        Raises:
+            CheckpointError: a missing or damaged checkpoint, or one of another family.
+            TypeError: any other keyword argument.
+        """
+        if model_kwargs:
+            raise TypeError(f"from_pretrained got unexpected arguments: {', '.join(model_kwargs)}")
+        return cls._from_pretrained(
+            model_id=str(pretrained_model_name_or_path),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        directory = Path(model_id) if os.path.isdir(model_id) else download(model_id, **options)
+        return cls._read(directory)
+
+    @classmethod
+    def _read(cls, directory: Path) -> Self:
+        saved = checkpoint.read_checkpoint_config(directory)
+        where = f"{directory / checkpoint.CONFIG}"
+        if saved.family != cls.family:
+            raise CheckpointError(f"{where}: family must be {cls.family!r}, got {shorten(saved.family)}")
+        config = parse_config(cls.config_class, saved.model, where=f"{where}: model", error=CheckpointError)
+        try:
+            with torch.device("meta"):
+                model = cls(saved.spec, config)
+        except CheckpointError:
+            raise
+        except GenaugError as problem:
+            raise CheckpointError(f"{where}: {problem}") from None
+        expected = checkpoint.describe_tensors(model.state_dict())
+        tensors = checkpoint.read_tensors(directory / checkpoint.WEIGHTS, expected, sha256=saved.weights_sha256)
+        model.load_state_dict(tensors, strict=True, assign=True)
+        model.recipe, model.scores = saved.recipe, saved.scores
+        return model.eval()
+
+
+def download(model_id: str, **options: Any) -> Path:
+    """Fetch weights and config of a checkpoint from the Hugging Face hub and return the directory they are in.
+
+    Raises:
+        CheckpointError: no such model, or no connection.
+    """
+    try:
+        hf_hub_download(model_id, checkpoint.WEIGHTS, **options)
+        return Path(hf_hub_download(model_id, checkpoint.CONFIG, **options)).parent
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
+        reason = shorten(str(problem).strip().split("\n")[0], 120)
+        raise CheckpointError(f"{model_id}: cannot be fetched from the Hugging Face hub ({reason})") from None
+
+
+def require(model: object, method: str) -> Callable[..., Any]:
+    """Return the bound `method` of `model`, or raise a `GenaugError` that says what its family can do.
+
+    >>> require(object(), "vary")
+    Traceback (most recent call last):
+    ...
+    genaug.errors.GenaugError: vary: object cannot do this; it can: nothing of sample, encode, decode, vary, restore
+    """
+    bound = getattr(model, method, None)
+    if not callable(bound):
+        can = [name for name in METHODS if callable(getattr(model, name, None))]
+        known = ", ".join(can) or f"nothing of {', '.join(METHODS)}"
+        name = getattr(model, "family", type(model).__name__)
+        raise GenaugError(f"{method}: {name} cannot do this; it can: {known}")
+    return bound  # type: ignore[no-any-return]
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Run a block in evaluation mode and without gradients, and give every module its mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Return standard normal numbers drawn where `generator` lives (the CPU without one), moved to `device`."""
+    source = "cpu" if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=source).to(device)
+
+
+def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Return numbers uniform in [0, 1) drawn where `generator` lives (the CPU without one), moved to `device`."""
+    source = "cpu" if generator is None else generator.device
+    return torch.rand(shape, generator=generator, device=source).to(device)
+
+
+def make_card(model: Model) -> str:
+    """Return a model card: what the model is, how to use it, what it was trained on, and what was measured."""
+    names = ", ".join(model.spec.class_names) or "none"
+    recipe = json.dumps(model.recipe, indent=2) if model.recipe else "not recorded"
+    scores = "\n".join(f"| {name} | {value} |" for name, value in model.scores.items() if not isinstance(value, dict))
+    table = f"| score | value |\n|---|---|\n{scores}" if scores else "Not measured."
+    return f"""---
+library_name: genaug
+tags: [genaug, {model.family}, data-augmentation, safetensors]
+---
+# {model.family} for {model.spec.size} images of {model.spec.num_classes} classes
+
+A conditional generative model for data augmentation, trained with genaug.
+
+- Image format (channels x height x width): {model.spec.size}
+- Classes: {names}
+- Parameters: {sum(p.numel() for p in model.parameters()):,}
+
+## Use
+
+```python
+import genaug
+
+model = genaug.load("path/to/this/directory")
+images = model.sample(labels)  # labels: int64 (N,) -> float images (N, C, H, W) in [0, 1]
+```
+
+## Scores
+
+{table}
+
+Samples that look right do not have to help a classifier: measure it on held-out real images.
+
+## Recipe
+
+```json
+{recipe}
+```
+"""

@@ -1,0 +1,113 @@
+"""Files and directories that appear whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genaug.errors import GenaugError
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn a failure of the disk (full, read-only, not permitted) into a `GenaugError` that names `path`."""
+    try:
+        yield
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise GenaugError(
+            f"{path}: cannot be written ({reason}); what was there is unchanged. "
+            "Free some space or choose another output folder"
+        ) from problem
+
+
+def check_vacant(path: Path, *, overwrite: bool = False) -> None:
+    """Raise a `GenaugError` where `path` exists, is not an empty directory, and `overwrite` is not set."""
+    if overwrite or not path.exists():
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    raise GenaugError(f"{path}: exists already; choose another output, or overwrite it (--overwrite, overwrite=True)")
+
+
+@contextmanager
+def new_directory(path: Path, *, overwrite: bool = False, last: str) -> Iterator[Path]:
+    """Yield an empty directory beside `path` that takes its place when the block ends, and is removed if it fails.
+
+    Everything written is flushed to the disk before the change. Where `path` exists (and `overwrite` is set), its
+    files are replaced one by one, the file named `last` at the end, so that a torn replacement shows: `last` holds
+    the hash of the others.
+
+    Raises:
+        GenaugError: `path` exists and `overwrite` is not set, or the disk is full or not writable.
+    """
+    path = Path(path)
+    check_vacant(path, overwrite=overwrite)
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+    try:
+        with explain_write_errors(path):
+            aside.chmod(0o777 & ~_umask())
+            yield aside
+            for file in aside.iterdir():
+                _sync(file)
+            _sync(aside)
+            if path.is_dir() and any(path.iterdir()):
+                for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
+                    os.replace(file, path / file.name)
+                aside.rmdir()
+                _sync(path)
+            else:
+                os.replace(aside, path)
+            _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old content or the new one, never a part."""
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write `values` as indented JSON to `path`, whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits, read in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,6 @@
+"""Train a model of any family by a recipe: logged, resumable, the same result for the same seed."""
+
+from genaug.training.engine import Interrupted, TrainingResult, train
+from genaug.training.recipe import Recipe, TrainingConfig, load_recipe
+
+__all__ = ["Interrupted", "Recipe", "TrainingConfig", "TrainingResult", "load_recipe", "train"]

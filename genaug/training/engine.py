@@ -1,0 +1,302 @@
+"""The training loop: every draw is a function of (seed, step), so a run can be cut anywhere and go on exactly."""
+
+import contextlib
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from genaug.data import LabeledImages, load_data, stratified_split
+from genaug.devices import choose_device, choose_precision
+from genaug.errors import DataError, GenaugError, RecipeError, TrainingError, shorten
+from genaug.models import FAMILIES, Model
+from genaug.progress import progress_bar
+from genaug.seeding import derive_seed, make_generator
+from genaug.storage import check_vacant, write_text
+from genaug.training.logs import MetricsLog, save_samples
+from genaug.training.recipe import Recipe, load_recipe
+from genaug.training.schedules import ClassSampler, cosine_with_warmup, ema_with_ramp
+from genaug.training.state import (
+    StateFacts,
+    TrainingState,
+    list_states,
+    load_state,
+    read_facts,
+    remove_leftovers,
+    save_state,
+)
+
+RECIPE = "recipe.yaml"
+CONTENTS = (RECIPE, "metrics.jsonl", "tensorboard", "samples", "states", "model")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `train` returns: the averaged model, where it lies, its scores and the last metrics."""
+
+    model: Model
+    path: Path
+    output: Path
+    steps: int
+    scores: dict[str, Any]
+    metrics: dict[str, float]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training stopped by Ctrl-C after its state was saved."""
+
+
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    data: Any,
+    output: str | Path,
+    resume: bool = False,
+    device: str | torch.device | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    on_step: Callable[[int], None] | None = None,
+) -> TrainingResult:
+    """Train a model by a recipe and write it, its log, pictures of samples and resumable states to `output`.
+
+    The result depends on recipe, data and device alone. On the CPU a run that was cut short at any moment and then
+    resumed (same machine, same number of threads) gives the same bits as one that was not.
+
+    Args:
+        recipe: a shipped recipe's name, a YAML file, a dict or a `Recipe`.
+        data: what `genaug.data.load_data` takes: `LabeledImages`, "digits", an image folder or a data set.
+        output: a new folder; it gets `model/`, `recipe.yaml`, `metrics.jsonl`, `tensorboard/`, `samples/`, `states/`.
+        resume: go on from the newest state in `output`, where there is one.
+        device: where to train; a GPU if there is one, else the CPU.
+        overwrite: replace an earlier run in `output`.
+        progress: show a progress bar.
+        on_step: called with the number of steps done after each of them.
+
+    Raises:
+        RecipeError: an unknown or wrong field, or another recipe than that of the run to resume.
+        DataError: data that cannot be read, or other data than that of the run to resume.
+        TrainingError: a loss that is not finite.
+        GenaugError: an `output` that exists, a disk that is full, a device that is not there.
+        Interrupted: Ctrl-C, after the state was saved.
+
+    >>> import tempfile
+    >>> recipe = {"family": "vae", "model": {"width": 8}, "training": {"steps": 2, "batch_size": 16}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = train(recipe, data="digits", output=f"{folder}/run", progress=False)
+    >>> result.steps
+    2
+    """
+    recipe = load_recipe(recipe)
+    output = Path(output).expanduser()
+    device = choose_device(device)
+    images = load_data(data)
+    facts = StateFacts(step=0, recipe=recipe.to_dict(), data_sha256=images.fingerprint())
+    start = _prepare_output(output, facts, resume=resume, overwrite=overwrite)
+    kept, held_out = _split(images, recipe)
+    state = _build(recipe, images, device)
+    if start is not None:
+        load_state(start, state)
+    log = MetricsLog(output, step=state.step)
+    try:
+        metrics = _loop(state, recipe, kept, held_out, facts, log, output, progress=progress, on_step=on_step)
+    finally:
+        log.close()
+    return _finish(state, recipe, kept, held_out, output, metrics)
+
+
+def _prepare_output(output: Path, facts: StateFacts, *, resume: bool, overwrite: bool) -> Path | None:
+    """Make `output` ready and return the state to start from, if any."""
+    states = output / "states"
+    if resume and (output / RECIPE).is_file():
+        remove_leftovers(states)
+        newest = list_states(states)
+        if not newest:
+            return None
+        saved = read_facts(newest[-1])
+        difference = _first_difference(saved.recipe, facts.recipe)
+        if difference:
+            raise RecipeError(f"{output}: the run to resume has another recipe: {difference}")
+        if saved.data_sha256 != facts.data_sha256:
+            raise DataError(f"{output}: the run to resume had other data; give the same --data, or start a new output")
+        return newest[-1]
+    check_vacant(output, overwrite=overwrite)
+    if output.exists() and any(output.iterdir()):
+        if not (output / RECIPE).is_file():
+            raise GenaugError(f"{output}: holds something else than a training run, which is never overwritten")
+        for name in CONTENTS:
+            path = output / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    write_text(output / RECIPE, yaml.safe_dump(facts.recipe, sort_keys=False))
+    return None
+
+
+def _first_difference(saved: Any, given: Any, path: str = "") -> str:
+    if isinstance(saved, dict) and isinstance(given, dict):
+        for key in sorted(saved.keys() | given.keys()):
+            found = _first_difference(saved.get(key), given.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return ""
+    return "" if saved == given else f"{path} was {shorten(saved)}, is now {shorten(given)}"
+
+
+def _split(images: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, LabeledImages | None]:
+    fraction = recipe.training.validation_fraction
+    if fraction == 0:
+        return images, None
+    kept, held_out = stratified_split(images.labels, fraction=fraction, seed=recipe.seed)
+    return images.subset(kept), images.subset(held_out) if len(held_out) else None
+
+
+def _build(recipe: Recipe, images: LabeledImages, device: torch.device) -> TrainingState:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(recipe.seed, "init"))
+        model = FAMILIES[recipe.family](images.spec, recipe.model)
+    model.to(device).train()
+    ema = AveragedModel(model, multi_avg_fn=ema_with_ramp(recipe.training.ema_decay))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.training.learning_rate, weight_decay=recipe.training.weight_decay, fused=True
+    )
+    return TrainingState(model=model, ema=ema, optimizer=optimizer)
+
+
+def _loop(
+    state: TrainingState,
+    recipe: Recipe,
+    kept: LabeledImages,
+    held_out: LabeledImages | None,
+    facts: StateFacts,
+    log: MetricsLog,
+    output: Path,
+    *,
+    progress: bool,
+    on_step: Callable[[int], None] | None,
+) -> dict[str, float]:
+    config, model, states = recipe.training, state.model, output / "states"
+    images, labels = kept.images.to(model.device), kept.labels.to(model.device)
+    sampler = ClassSampler(kept.labels, exponent=config.class_exponent, seed=recipe.seed)
+    dtype = choose_precision(config.precision, model.device)
+    parameters = list(model.parameters())
+    metrics: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
+    counted, began = 0, time.perf_counter()
+    bar = progress_bar(f"training {recipe.family}", total=config.steps, done=state.step, enabled=progress)
+    with bar as update, _catch_interrupt() as interrupted:
+        while state.step < config.steps:
+            factor = cosine_with_warmup(state.step, steps=config.steps, warmup_steps=config.warmup_steps)
+            for group in state.optimizer.param_groups:
+                group["lr"] = config.learning_rate * factor
+            rows = sampler.rows(state.step, batch_size=config.batch_size).to(model.device)
+            generator = make_generator(recipe.seed, "step", state.step)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                loss, figures = model.training_loss(images[rows], labels[rows], generator=generator)
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+                raise _not_finite(state.step, loss, norm, states)
+            state.optimizer.step()
+            state.ema.update_parameters(model)
+            state.step += 1
+
+            for name, value in {"loss": loss.detach(), **figures, "gradient_norm": norm}.items():
+                sums[name] = sums[name] + value if name in sums else value
+            counted += 1
+            if state.step % config.log_every == 0 or state.step == config.steps:
+                metrics = {name: float(value) / counted for name, value in sums.items()}
+                elapsed = time.perf_counter() - began
+                rate = {"images_per_second": counted * config.batch_size / elapsed}
+                log.write(state.step, **metrics, learning_rate=config.learning_rate * factor, **rate)
+                sums, counted, began = {}, 0, time.perf_counter()
+            update(**{name: metrics[name] for name in metrics if name != "gradient_norm"})
+            if state.step % config.sample_every == 0:
+                metrics |= _look(state, recipe, kept, held_out, log, output)
+                began = time.perf_counter()
+            if state.step % config.save_every == 0 or interrupted():
+                saved = save_state(states, state, facts, keep=config.keep_states)
+                if interrupted():
+                    raise Interrupted(f"stopped after step {state.step}; state saved in {saved}; go on with --resume")
+            if on_step is not None:
+                on_step(state.step)
+        save_state(states, state, facts, keep=config.keep_states)
+    return metrics
+
+
+def _not_finite(step: int, loss: Tensor, norm: Tensor, states: Path) -> TrainingError:
+    saved = list_states(states)
+    last = f"the last good state is {saved[-1]}" if saved else "no state was saved yet"
+    return TrainingError(
+        f"step {step + 1}: the loss is {loss.item():g} and the norm of its gradient {norm.item():g}, not finite; "
+        f"{last}; try a smaller training.learning_rate, training.precision=float32 or a smaller training.gradient_clip"
+    )
+
+
+def _look(
+    state: TrainingState,
+    recipe: Recipe,
+    kept: LabeledImages,
+    held_out: LabeledImages | None,
+    log: MetricsLog,
+    output: Path,
+) -> dict[str, float]:
+    """Save a picture of what the averaged model draws now, and measure it on the held-out part."""
+    model = state.averaged
+    some = kept.subset(torch.linspace(0, len(kept) - 1, min(len(kept), 2048)).long())
+    model.fit_after_training(some.images, some.labels)
+    save_samples(model, output / "samples" / f"step-{state.step:06d}.png", seed=recipe.seed)
+    if held_out is None:
+        return {}
+    scores = model.measure(held_out.images, held_out.labels)
+    numbers = {f"validation_{name}": float(value) for name, value in scores.items() if name != "held_out_images"}
+    log.write(state.step, **numbers)
+    return numbers
+
+
+def _finish(
+    state: TrainingState,
+    recipe: Recipe,
+    kept: LabeledImages,
+    held_out: LabeledImages | None,
+    output: Path,
+    metrics: dict[str, float],
+) -> TrainingResult:
+    model = state.averaged.eval()
+    model.fit_after_training(kept.images, kept.labels)
+    model.recipe = recipe.to_dict()
+    model.scores = model.measure(held_out.images, held_out.labels) if held_out is not None else {}
+    save_samples(model, output / "samples" / "final.png", seed=recipe.seed)
+    path = output / "model"
+    model.save(path, overwrite=True)
+    return TrainingResult(model=model, path=path, output=output, steps=state.step, scores=model.scores, metrics=metrics)
+
+
+@contextlib.contextmanager
+def _catch_interrupt() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether Ctrl-C was pressed; a second Ctrl-C interrupts at once."""
+    pressed = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

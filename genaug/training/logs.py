@@ -1,0 +1,80 @@
+"""Metrics to JSONL and TensorBoard, and pictures of samples."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genaug.images import to_uint8
+from genaug.models import Model
+from genaug.seeding import make_generator
+from genaug.storage import explain_write_errors, write_text
+
+MAX_PICTURE_CLASSES = 32
+PICTURE_COLUMNS = 8
+PICTURE_SIDE = 32
+
+
+class MetricsLog:
+    """Appends metrics to `metrics.jsonl` and TensorBoard in `directory`.
+
+    Args:
+        directory: the output folder of the run.
+        step: lines of later steps, left by a run that was cut short, are dropped.
+    """
+
+    def __init__(self, directory: Path, *, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = directory / "metrics.jsonl"
+        kept = [line for line in self._lines() if line["step"] <= step]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.writer = SummaryWriter(directory / "tensorboard", purge_step=step + 1)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        lines = []
+        for text in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # the last line of a killed run may be cut short
+                break
+        return lines
+
+    def write(self, step: int, **metrics: Any) -> None:
+        """Write one line of plain numbers; `step` counts the steps done."""
+        with explain_write_errors(self.path):
+            self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self.file.flush()
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Close both logs."""
+        self.file.close()
+        self.writer.close()
+
+
+def save_samples(model: Model, path: Path, *, seed: int) -> None:
+    """Save a PNG with a row of samples for each class (for the first 32), the same latents every time.
+
+    Raises:
+        GenaugError: the disk is full or not writable.
+    """
+    from torchvision.transforms.v2.functional import InterpolationMode, resize, to_pil_image
+    from torchvision.utils import make_grid
+
+    classes = min(max(model.spec.num_classes, 1), MAX_PICTURE_CLASSES)
+    labels = torch.arange(classes).repeat_interleave(PICTURE_COLUMNS)
+    images = to_uint8(model.sample(labels, generator=make_generator(seed, "picture"))).cpu()  # type: ignore[operator]
+    if images.shape[1] not in (1, 3):
+        images = images[:, :1]
+    scale = max(1, PICTURE_SIDE // min(images.shape[-2:]))
+    size = [side * scale for side in images.shape[-2:]]
+    images = resize(images, size, interpolation=InterpolationMode.NEAREST)
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(make_grid(images, nrow=PICTURE_COLUMNS, pad_value=128)).save(path)

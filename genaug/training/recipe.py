@@ -1,0 +1,179 @@
+"""Recipes: YAML files that say what to train and how, checked field by field."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+
+from genaug.config import MAX_CONFIG_BYTES, parse_config, read_bounded
+from genaug.errors import GenaugError, RecipeError, shorten
+from genaug.models import FAMILIES
+from genaug.zoo import WORD, is_path, shipped
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Fields of a recipe's `training` part.
+
+    Raises:
+        GenaugError: a field out of its range.
+    """
+
+    steps: int = 2000
+    batch_size: int = 128
+    learning_rate: float = 2e-3  # peak; AdamW
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0  # largest norm of the gradient
+    class_exponent: float = 0.5  # class c is drawn with p ~ n_c ** class_exponent: 1 as in the data, 0 balanced
+    ema_decay: float = 0.999
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    validation_fraction: float = 0.0  # of each class, held out to be measured on
+    log_every: int = 50
+    sample_every: int = 1000
+    save_every: int = 500
+    keep_states: int = 2
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "steps": (1, 10**9),
+            "batch_size": (1, 10**6),
+            "learning_rate": (0.0, 10.0),
+            "warmup_steps": (0, 10**9),
+            "weight_decay": (0.0, 10.0),
+            "gradient_clip": (1e-6, 1e9),
+            "class_exponent": (0.0, 1.0),
+            "ema_decay": (0.0, 1.0),
+            "validation_fraction": (0.0, 0.9),
+            "log_every": (1, 10**9),
+            "sample_every": (1, 10**9),
+            "save_every": (1, 10**9),
+            "keep_states": (1, 1000),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A family, the fields of its model, the fields of its training, and a seed.
+
+    >>> Recipe(family="vae", model=FAMILIES["vae"].config_class(latent_dim=8)).training.batch_size
+    128
+    """
+
+    family: str
+    model: Any
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values, every field spelled out."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Fields:
+    family: str
+    model: dict[str, Any] = field(default_factory=dict)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise GenaugError(f"family must be one of {', '.join(FAMILIES)}, got {shorten(self.family)}")
+
+
+def load_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, *, overrides: Iterable[str] = ()) -> Recipe:
+    """Return a validated recipe from a shipped name, a YAML file's path, a dict or a `Recipe`.
+
+    Args:
+        recipe: a bare word is a shipped recipe; a path, or any string that ends in .yaml or .yml, is a file.
+        overrides: assignments such as "training.steps=500", applied in order.
+
+    Raises:
+        RecipeError: an unknown name, a file that is not YAML, or an unknown or wrong field, with its path.
+
+    >>> load_recipe("digits-vae", overrides=["training.steps=10"]).training.steps
+    10
+    """
+    if isinstance(recipe, Recipe):
+        where, values = "recipe", recipe.to_dict()
+    elif isinstance(recipe, Mapping):
+        where, values = "recipe", dict(recipe)
+    else:
+        path = _find(recipe)
+        where, values = path.name, _read_yaml(path)
+    for assignment in overrides:
+        _override(values, assignment)
+    fields = parse_config(_Fields, values, where=where, error=RecipeError)
+    config_class = FAMILIES[fields.family].config_class
+    model = parse_config(config_class, fields.model, where=f"{where}.model", error=RecipeError)
+    return Recipe(family=fields.family, model=model, training=fields.training, seed=fields.seed)
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(path.stem for path in shipped("recipes").glob("*.yaml"))
+
+
+def _find(name: str | Path) -> Path:
+    if is_path(name) or str(name).endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    if re.fullmatch(WORD, str(name)) and str(name) in list_recipes():
+        return shipped("recipes") / f"{name}.yaml"
+    raise RecipeError(
+        f"{shorten(str(name))}: no such shipped recipe; there are: {', '.join(list_recipes())}; "
+        "a file's name ends in .yaml"
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with numbers such as 2e-3 as floats (as in YAML 1.2) and without aliases, which can blow up a file."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed in a recipe")
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _parse_yaml(text: str | bytes, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        reason = " ".join(str(problem).split())
+        raise RecipeError(f"{where}: not valid YAML ({shorten(reason, 160)})") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    values = _parse_yaml(read_bounded(path, MAX_CONFIG_BYTES, error=RecipeError), path.name)
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path.name}: must hold fields such as 'family: vae', got {shorten(values)}")
+    return values
+
+
+def _override(values: dict[str, Any], assignment: str) -> None:
+    name, equals, text = assignment.partition("=")
+    if not equals or not name:
+        raise RecipeError(f"{shorten(assignment)}: must be of the form field=value, such as training.steps=500")
+    *parents, last = name.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{name}: {parent} is a value, not a part of the recipe")
+        values[parent] = inner = dict(inner)  # never change the caller's dict
+        values = inner
+    values[last] = _parse_yaml(text, name)

@@ -1,0 +1,64 @@
+"""What changes with the step, as functions of the step alone."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from genaug.seeding import make_generator
+
+
+def cosine_with_warmup(step: int, *, steps: int, warmup_steps: int) -> float:
+    """Return the factor of the learning rate at `step`: linear warm-up, then half a cosine to 0 (Loshchilov 2017).
+
+    >>> [round(cosine_with_warmup(s, steps=5, warmup_steps=2), 2) for s in range(5)]
+    [0.5, 1.0, 1.0, 0.75, 0.25]
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def ema_with_ramp(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Return an averaging function for `AveragedModel` whose decay ramps up: min(decay, (1 + n) / (10 + n)).
+
+    n counts the updates so far; the ramp keeps the random start out of short runs.
+    """
+
+    def update(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
+        n = int(num_averaged)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, num_averaged)
+
+    return update
+
+
+class ClassSampler:
+    """Draws batches whose classes follow p ~ n ** exponent, as a function of (seed, step) alone.
+
+    Args:
+        labels: (N,) class indices of the data.
+        exponent: 1 draws classes as often as the data has them, 0 all equally often.
+        seed: of the draws.
+
+    >>> sampler = ClassSampler(torch.tensor([0, 0, 0, 1]), exponent=0.0, seed=0)
+    >>> torch.equal(sampler.rows(0, batch_size=4), sampler.rows(0, batch_size=4))
+    True
+    """
+
+    def __init__(self, labels: Tensor, *, exponent: float, seed: int) -> None:
+        self.order = labels.argsort(stable=True)
+        self.counts = torch.bincount(labels)
+        self.starts = self.counts.cumsum(0) - self.counts
+        self.weights = torch.where(self.counts > 0, self.counts.double() ** exponent, 0.0)
+        self.seed = seed
+
+    def rows(self, step: int, *, batch_size: int) -> Tensor:
+        """Return the rows (batch_size,) of the data that make the batch of `step`, drawn with replacement."""
+        generator = make_generator(self.seed, "batch", step)
+        classes = torch.multinomial(self.weights, batch_size, replacement=True, generator=generator)
+        place = torch.rand(batch_size, generator=generator, dtype=torch.float64)
+        return self.order[self.starts[classes] + (place * self.counts[classes]).long()]

@@ -1,0 +1,134 @@
+"""Everything that a run needs to go on exactly: model, EMA, optimizer and step, in new `step-N` directories."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from genaug.checkpoint import describe_tensors, read_tensors, write_tensors
+from genaug.config import parse_config, read_json
+from genaug.errors import CheckpointError
+from genaug.models import Model
+from genaug.storage import new_directory
+
+TENSORS = "state.safetensors"
+FACTS = "state.json"
+
+
+@dataclass(frozen=True)
+class StateFacts:
+    """What `state.json` holds beside the tensors."""
+
+    step: int
+    recipe: dict[str, Any]
+    data_sha256: str
+    sha256: str = ""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass
+class TrainingState:
+    """A model in training with its average, its optimizer and the number of steps done."""
+
+    model: Model
+    ema: AveragedModel
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+    @property
+    def averaged(self) -> Model:
+        """The averaged model."""
+        return self.ema.module  # type: ignore[return-value]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state under one flat set of names."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self._moments(parameter).items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take over `tensors`, named and shaped as `tensors()` gives them."""
+        with torch.no_grad():
+            self.model.load_state_dict(_part(tensors, "model."))
+            self.ema.load_state_dict(_part(tensors, "ema."))
+            for name, parameter in self.model.named_parameters():
+                for key, value in self._moments(parameter).items():
+                    value.copy_(tensors[f"optimizer.{name}.{key}"])
+
+    def _moments(self, parameter: Tensor) -> dict[str, Tensor]:
+        # AdamW makes these at its first step; making them here gives a state that can be saved and restored before it.
+        moments = self.optimizer.state[parameter]
+        if not moments:
+            moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            moments["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            moments["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return moments  # type: ignore[no-any-return]
+
+
+def save_state(states: Path, state: TrainingState, facts: StateFacts, *, keep: int) -> Path:
+    """Write `states/step-N`, whole or not at all, and remove all but the newest `keep`.
+
+    Raises:
+        GenaugError: the disk is full or not writable; earlier states stay.
+    """
+    directory = states / f"step-{state.step}"
+    if not directory.exists():
+        with new_directory(directory, last=FACTS) as aside:
+            sha256 = write_tensors(aside / TENSORS, state.tensors())
+            values = {**facts.__dict__, "step": state.step, "sha256": sha256}
+            (aside / FACTS).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    for old in list_states(states)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return directory
+
+
+def list_states(states: Path) -> list[Path]:
+    """Return the state directories in `states`, oldest first."""
+    if not states.is_dir():
+        return []
+    found = [path for path in states.iterdir() if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def read_facts(directory: Path) -> StateFacts:
+    """Return the facts of a saved state.
+
+    Raises:
+        CheckpointError: a missing or malformed file.
+    """
+    path = directory / FACTS
+    facts = parse_config(StateFacts, read_json(path, error=CheckpointError), where=str(path), error=CheckpointError)
+    if directory.name != f"step-{facts.step}":
+        raise CheckpointError(f"{path}: step must be that of its directory {directory.name}, got {facts.step}")
+    return facts
+
+
+def load_state(directory: Path, state: TrainingState) -> None:
+    """Restore `state` from a saved one of the same recipe and data.
+
+    Raises:
+        CheckpointError: tensors that are damaged or do not fit.
+    """
+    facts = read_facts(directory)
+    state.restore(read_tensors(directory / TENSORS, describe_tensors(state.tensors()), sha256=facts.sha256))
+    state.step = facts.step
+
+
+def remove_leftovers(states: Path) -> None:
+    """Remove directories that a killed process left half-written."""
+    for path in states.glob(".step-*.tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

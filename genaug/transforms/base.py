@@ -1,0 +1,125 @@
+"""The base of per-image transforms that run a model inside a torchvision v2 pipeline."""
+
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
+from genaug import checkpoint
+from genaug.errors import CheckpointError, DataError, GenaugError, shorten
+from genaug.images import cast_like
+from genaug.models import Model, require
+from genaug.spec import DataSpec
+from genaug.zoo import load, resolve
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    return type(value) is Tensor
+
+
+class ModelTransform(v2.Transform):  # type: ignore[misc]
+    """Changes each image with probability `p` by a method of a model; everything else passes through untouched.
+
+    Takes what torchvision v2 transforms take: PIL images, `tv_tensors.Image`, tensors (..., C, H, W) of uint8 or of
+    floats in [0, 1], alone or in tuples and dicts; where there is an image of another type, plain tensors are left
+    alone. Type, dtype, shape and device stay. Random numbers come from torch's global generator, in `make_params`.
+
+    A model given by name or path is loaded when it is first used, in each process, and must not have changed on disk.
+
+    Args:
+        model: a model, or what `genaug.load` takes.
+        p: probability of changing an image, for each image of a batch on its own.
+
+    Raises:
+        GenaugError: `p` outside [0, 1], a model whose family cannot do what the transform needs.
+        CheckpointError: a model that cannot be found or has changed since.
+    """
+
+    _transformed_types = (_is_plain_tensor, PIL.Image.Image, tv_tensors.Image)
+    method: str
+
+    def __init__(self, model: Model | str | Path, *, p: float) -> None:
+        super().__init__()
+        if not 0.0 <= p <= 1.0:
+            raise GenaugError(f"p must be from 0 to 1, got {shorten(p)}")
+        self.p = p
+        self._directory: Path | None = None
+        # Held in a tuple, so that torch does not take it for a part of the pipeline to move, list and save.
+        self._loaded: tuple[Any, ...] = ()
+        if isinstance(model, (str, Path)):
+            self._directory = resolve(model)
+            config = checkpoint.read_checkpoint_config(self._directory)
+            self.spec: DataSpec = config.spec
+            self._sha256 = config.weights_sha256
+            self.name = f"{config.family} {model}"
+        else:
+            require(model, self.method)
+            self.spec, self.name, self._loaded = model.spec, getattr(model, "family", type(model).__name__), (model,)
+
+    @property
+    def model(self) -> Any:
+        """The model, loaded now if it was not yet loaded in this process."""
+        if not self._loaded and self._directory is not None:
+            found = checkpoint.read_checkpoint_config(self._directory).weights_sha256
+            if found != self._sha256:
+                raise CheckpointError(f"{self._directory}: the weights have changed since the transform was made")
+            self._loaded = (load(self._directory),)
+        (model,) = self._loaded
+        require(model, self.method)
+        if model.device.type == "cuda" and torch.cuda._is_in_bad_fork():
+            raise GenaugError(
+                "model: a model on a GPU cannot run in a forked worker; leave it on the CPU, make a SampleBank, "
+                "or apply the transform to batches after the DataLoader"
+            )
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self._directory is not None:
+            state["_loaded"] = ()
+        return state
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw which images change, and a seed for whatever the model draws."""
+        if not flat_inputs:
+            return {}
+        chosen = torch.rand(_count(flat_inputs[0])) < self.p
+        return {"chosen": chosen, "seed": int(torch.randint(2**62, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Return the input with the chosen images changed; the same object where none is."""
+        chosen = params["chosen"]
+        if _count(inpt) != len(chosen):
+            raise DataError(f"images of one sample must be equally many, got {len(chosen)} and {_count(inpt)}")
+        if not chosen.any():
+            return inpt
+        pixels = pil_to_tensor(inpt) if isinstance(inpt, PIL.Image.Image) else inpt.as_subclass(Tensor)
+        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        self.spec.check_images(flat)
+        rows = chosen.nonzero().flatten().to(flat.device)
+        picked = flat[rows]
+        # Half-precision floats keep their values through float32.
+        public = picked if picked.dtype == torch.uint8 else picked.float()
+        changed = flat.clone()
+        changed[rows] = cast_like(self.change(public, seed=params["seed"]), flat)
+        changed = changed.reshape(pixels.shape)
+        if isinstance(inpt, PIL.Image.Image):
+            return to_pil_image(changed, mode=inpt.mode)
+        return tv_tensors.wrap(changed, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else changed
+
+    def change(self, images: Tensor, *, seed: int) -> Tensor:
+        """Return changed public images (N, C, H, W); all that is drawn depends on `seed`."""
+        raise NotImplementedError
+
+
+def _count(inpt: Any) -> int:
+    if isinstance(inpt, PIL.Image.Image):
+        return 1
+    if inpt.ndim < 3:
+        raise DataError(f"images must have shape (..., C, H, W), got {tuple(inpt.shape)}")
+    return inpt[..., 0, 0, 0].numel()  # type: ignore[no-any-return]

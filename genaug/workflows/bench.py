@@ -1,0 +1,165 @@
+"""Speed against a rival in the same run, printed as ratios: the two sides take turns, medians are compared."""
+
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import TensorDataset, default_collate
+
+from genaug.bank import SampleBank
+from genaug.data import LabeledImages
+from genaug.devices import choose_precision
+from genaug.errors import GenaugError
+from genaug.mixing import MixedDataset
+from genaug.models import VAE, VAEConfig
+from genaug.spec import DataSpec
+from genaug.training import Recipe, TrainingConfig, train
+from genaug.training.schedules import cosine_with_warmup, ema_with_ramp
+
+Row = tuple[str, float, float, str]
+
+
+def run_benchmarks(name: str = "all", *, repeats: int = 15) -> None:
+    """Run one benchmark, or all, and print a table of medians and ratios.
+
+    Raises:
+        GenaugError: an unknown name.
+    """
+    chosen = list(BENCHMARKS) if name == "all" else [name]
+    if name not in ("all", *BENCHMARKS):
+        raise GenaugError(f"name must be one of {', '.join(BENCHMARKS)} or all, got {name!r}")
+    table = Table("benchmark", "genaug", "rival", "ratio", "target")
+    for benchmark in chosen:
+        for title, ours, rivals, target in BENCHMARKS[benchmark](repeats):
+            ratio = f"{ours / rivals:.3f}" if not math.isnan(rivals) else "-"
+            cells = [f"{1000 * value:.2f} ms" if not math.isnan(value) else "-" for value in (ours, rivals)]
+            table.add_row(title, *cells, ratio, target)
+    Console().print(table)
+
+
+def bench_import(repeats: int) -> list[Row]:
+    """Time whole processes: `import genaug` against its two largest dependencies, and `genaug --help`."""
+    ours, rivals, helps = _take_turns(
+        repeats,
+        lambda: _time_process("import genaug"),
+        lambda: _time_process("import torch, torchvision"),
+        lambda: _time_process("import sys; sys.argv = ['genaug', '--help']; from genaug.cli import main; main()"),
+    )
+    return [
+        ("import genaug / import torch, torchvision", ours, rivals, "<= 1.1"),
+        ("genaug --help", helps, float("nan"), "< 500 ms"),
+    ]
+
+
+def bench_engine(repeats: int) -> list[Row]:
+    """Time the engine's step against a bare loop: the same model, batch, average, clipping and schedule at 28x28."""
+    steps = 12
+    spec = DataSpec(channels=1, height=28, width=28, class_names=tuple("0123456789"))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2000, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (2000,), generator=generator)
+    config = TrainingConfig(steps=steps, batch_size=64, save_every=10**6, sample_every=10**6, log_every=5)
+    recipe = Recipe(family="vae", model=VAEConfig(width=16), training=config)
+
+    def engine() -> float:
+        times: list[float] = []
+        with tempfile.TemporaryDirectory() as folder:
+            train(
+                recipe,
+                data=LabeledImages(images, labels, spec),
+                output=f"{folder}/run",
+                device="cpu",
+                progress=False,
+                on_step=lambda step: times.append(time.perf_counter()),
+            )
+        return (times[-1] - times[1]) / (len(times) - 2)
+
+    def bare() -> float:
+        model = VAE(spec, recipe.model)
+        average = AveragedModel(model, multi_avg_fn=ema_with_ramp(config.ema_decay))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
+        dtype = choose_precision("auto", torch.device("cpu"))
+        draws, times = torch.Generator().manual_seed(0), []
+        for step in range(steps):
+            rate = config.learning_rate * cosine_with_warmup(step, steps=steps, warmup_steps=config.warmup_steps)
+            optimizer.param_groups[0]["lr"] = rate
+            rows = torch.randint(0, 2000, (config.batch_size,), generator=draws)
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                loss, _ = model.training_loss(images[rows], labels[rows], generator=draws)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            optimizer.step()
+            average.update_parameters(model)
+            times.append(time.perf_counter())
+        return (times[-1] - times[1]) / (len(times) - 2)
+
+    ours, rivals = _take_turns(repeats, engine, bare)
+    return [("training step / bare loop, 28x28, batch 64", ours, rivals, "<= 1.05")]
+
+
+class _Noise:
+    """A source of noise: the bank's content does not matter to its speed."""
+
+    spec = DataSpec(channels=3, height=32, width=32, class_names=tuple("0123456789"))
+
+    def sample(self, labels: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        return torch.rand((len(labels), 3, 32, 32), generator=generator)
+
+
+def bench_bank(repeats: int) -> list[Row]:
+    """Time a collated batch of 256 from real images and a bank against one from an in-memory `TensorDataset`."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5000, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(5000) % 10
+    real = TensorDataset(images, labels)
+    with tempfile.TemporaryDirectory() as folder:
+        bank = SampleBank.generate(_Noise(), 500, seed=0, path=f"{folder}/bank", progress=False)
+        mixed = MixedDataset(real, bank, target=1000, cap=1.0)
+        everything: Any = TensorDataset(torch.cat([images, images]), torch.cat([labels, labels]))
+
+        def draw(size: int) -> list[int]:
+            return torch.randint(0, size, (256,), generator=generator).tolist()  # type: ignore[no-any-return]
+
+        def ours() -> float:
+            rows = draw(len(mixed))
+            return _time(lambda: default_collate(mixed.__getitems__(rows)))
+
+        def rival() -> float:
+            rows = draw(len(everything))
+            return _time(lambda: default_collate([everything[row] for row in rows]))
+
+        mine, theirs = _take_turns(20 * repeats, ours, rival)
+    return [("batch of 256 with a bank / TensorDataset", mine, theirs, "<= 0.7")]
+
+
+BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
+    "import": bench_import,
+    "engine": bench_engine,
+    "bank": bench_bank,
+}
+
+
+def _take_turns(repeats: int, *sides: Callable[[], float]) -> list[float]:
+    """Return the median seconds of each side over `repeats` rounds, after one round that does not count."""
+    rounds = [[side() for side in sides] for _ in range(repeats + 1)][1:]
+    return [median(times) for times in zip(*rounds, strict=True)]
+
+
+def _time(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _time_process(code: str) -> float:
+    return _time(lambda: subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL))

@@ -1,0 +1,48 @@
+"""No network, no windows, and no test that touches global random state without saying so."""
+
+import os
+
+# Before any import of these libraries: they read the variables when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def unchanged_global_rng(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that changes global random state, unless it is marked with `global_rng`; put the state back."""
+    torch_before, numpy_before, random_before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    yield
+    changed = {
+        "torch": not torch.equal(torch.get_rng_state(), torch_before),
+        "numpy": not _same(np.random.get_state(), numpy_before),
+        "random": random.getstate() != random_before,
+    }
+    torch.set_rng_state(torch_before)
+    np.random.set_state(numpy_before)
+    random.setstate(random_before)
+    if any(changed.values()) and request.node.get_closest_marker("global_rng") is None:
+        names = ", ".join(name for name, value in changed.items() if value)
+        pytest.fail(f"the test changed the global random state of {names}")
+
+
+def _same(state: Any, other: Any) -> bool:
+    return all(np.array_equal(part, other_part) for part, other_part in zip(state, other, strict=True))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with real data sets, named by GENAUG_DATA; without it the test skips."""
+    folder = os.environ.get("GENAUG_DATA")
+    if not folder:
+        pytest.skip("GENAUG_DATA names no folder with data sets")
+    return Path(folder)

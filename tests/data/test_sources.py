@@ -1,0 +1,358 @@
+"""Where labeled images come from: the digits, image folders, other data sets; and what is said when they do not."""
+
+import io
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision.datasets import ImageFolder
+
+from genaug.data import LabeledImages, load_data
+from genaug.errors import DataError
+
+DIGITS = load_digits()
+LEVELS = np.round(DIGITS.images * 255 / 16).astype(np.uint8)
+
+
+def picture(index: int = 0, mode: str = "L") -> Image.Image:
+    return Image.fromarray(LEVELS[index]).convert(mode)
+
+
+def write_folder(root: Path, count: int = 30) -> Path:
+    for index in range(count):
+        folder = root / f"digit {DIGITS.target[index]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(index).save(folder / f"{index:03}.png")
+    return root
+
+
+def rows(data: LabeledImages) -> set[tuple[bytes, int]]:
+    return {(image.numpy().tobytes(), label) for image, label in data}
+
+
+class TestDigits:
+    def test_all_are_those_of_scikit_learn(self) -> None:
+        data = load_data("digits", split="all")
+        assert np.array_equal(data.images[:, 0].numpy(), LEVELS)
+        assert data.targets == DIGITS.target.tolist()
+        assert data.classes == list("0123456789")
+        assert data.spec.size == "1x8x8"
+        assert int(data.images.max()) == 255
+
+    def test_parts_are_disjoint_stratified_and_complete(self) -> None:
+        train, test, whole = (load_data("digits", split=split) for split in ("train", "test", "all"))
+        assert len(rows(whole)) == len(whole)  # no image stands twice, so that sets compare the parts
+        assert not rows(train) & rows(test)
+        assert rows(train) | rows(test) == rows(whole)
+        assert test.counts == [round(count / 3) for count in whole.counts]
+        assert load_data("digits").fingerprint() == train.fingerprint()
+
+    def test_parts_are_the_same_in_every_version(self) -> None:
+        """Models are shipped that saw "train": with another split, images that they saw would be in "test"."""
+        assert (
+            load_data("digits", split="test").fingerprint()
+            == "0f9614f882265d6d3a6707b51cde13ab53fa89e2443a66d438465abe971abdc2"
+        )
+
+    def test_other_parts_are_refused(self) -> None:
+        with pytest.raises(DataError, match="split must be one of train, test, all, got 'validation'"):
+            load_data("digits", split="validation")
+
+    def test_resize(self) -> None:
+        data = load_data("digits", resize=(16, 12))
+        assert data.spec.size == "1x16x12"
+        assert data.targets == load_data("digits").targets
+
+
+class TestOtherData:
+    def test_labeled_images_are_returned_as_they_are(self) -> None:
+        data = load_data("digits")
+        assert load_data(data) is data
+        assert load_data(data, split="test") is data
+        assert load_data(data, resize=(8, 8)) is data
+        assert load_data(data, resize=(4, 4)).spec.size == "1x4x4"
+        assert data.spec.size == "1x8x8"
+
+    def test_data_sets_are_read(self, tmp_path: Path) -> None:
+        write_folder(tmp_path)
+        data = load_data(ImageFolder(str(tmp_path)), resize=(4, 4))
+        assert data.spec.size == "3x4x4"
+
+    def test_only_built_in_data_have_a_test_part(self, tmp_path: Path) -> None:
+        write_folder(tmp_path)
+        for data in (tmp_path, str(tmp_path), ImageFolder(str(tmp_path))):
+            assert len(load_data(data, split="all")) == 30
+            with pytest.raises(DataError, match="split 'test' is known for digits only"):
+                load_data(data, split="test")
+
+    @pytest.mark.parametrize("resize", [32, (32,), (0, 8), (8.0, 8), (True, 8), "8x8", (8, 20_000)])
+    def test_other_sizes_are_refused(self, tmp_path: Path, resize: Any) -> None:
+        write_folder(tmp_path)
+        for data in ("digits", load_data("digits"), tmp_path):
+            with pytest.raises(DataError, match=r"resize must be \(height, width\)"):
+                load_data(data, resize=resize)
+
+    def test_importing_is_light(self) -> None:
+        heavy = "{'sklearn', 'datasets', 'torchvision', 'matplotlib', 'pandas'}"
+        code = f"import sys, genaug.data; print(sorted({heavy} & set(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
+
+
+class TestFolder:
+    def test_is_read_in_the_order_of_torchvision(self, tmp_path: Path) -> None:
+        oracle = ImageFolder(str(write_folder(tmp_path)))
+        data = load_data(tmp_path)
+        assert data.classes == oracle.classes
+        assert data.targets == oracle.targets
+        for (path, _), image in zip(oracle.samples, data.images, strict=True):
+            assert np.array_equal(image[0].numpy(), LEVELS[int(Path(path).stem)])
+
+    def test_does_not_depend_on_the_order_of_writing(self, tmp_path: Path) -> None:
+        write_folder(tmp_path / "a")
+        files = sorted((tmp_path / "a").rglob("*.png"))
+        random.Random(0).shuffle(files)
+        for file in files:
+            copy = tmp_path / "b" / file.relative_to(tmp_path / "a")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+        assert load_data(tmp_path / "a").fingerprint() == load_data(str(tmp_path / "b")).fingerprint()
+
+    def test_names_may_have_spaces_and_any_letters(self, tmp_path: Path) -> None:
+        root = tmp_path / "meine Daten ☀"
+        for name in ("Großes Haus", "été 2", "猫", "a.b"):
+            (root / name).mkdir(parents=True)
+            picture().save(root / name / "Bild № 1.PNG")
+        assert load_data(root).classes == sorted(["Großes Haus", "été 2", "猫", "a.b"])
+
+    def test_home_folder_and_relative_paths(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        expected = load_data(write_folder(tmp_path / "shapes")).fingerprint()
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        for path in ("~/shapes", Path("~/shapes"), "shapes", "./shapes", "shapes/"):
+            assert load_data(path).fingerprint() == expected
+
+    def test_a_folder_named_as_built_in_data_is_a_path_away(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_folder(tmp_path / "digits")
+        monkeypatch.chdir(tmp_path)
+        assert len(load_data("digits", split="all")) == 1797
+        assert len(load_data("./digits")) == len(load_data(Path("digits"))) == 30
+
+    def test_files_that_are_no_images_are_left_out(self, tmp_path: Path) -> None:
+        write_folder(tmp_path)
+        (tmp_path / "README.txt").write_text("about")
+        (tmp_path / "digit 0" / "notes.txt").write_text("about")
+        (tmp_path / "digit 0" / "._000.png").write_bytes(b"what macOS leaves on other disks")
+        (tmp_path / ".thumbnails").mkdir()
+        assert len(load_data(tmp_path)) == 30
+
+    def test_images_in_deeper_folders_belong_to_the_class(self, tmp_path: Path) -> None:
+        (tmp_path / "cat" / "2024" / "may").mkdir(parents=True)
+        picture().save(tmp_path / "cat" / "2024" / "may" / "1.png")
+        assert load_data(tmp_path).counts == [1]
+
+    def test_resize_is_that_of_pil(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        picture(3).save(tmp_path / "a" / "1.png")
+        picture(3).resize((9, 8)).save(tmp_path / "a" / "2.png")
+        data = load_data(tmp_path, resize=(4, 5))
+        assert data.spec.size == "1x4x5"
+        oracle = np.asarray(picture(3).resize((5, 4), Image.Resampling.BILINEAR))
+        assert np.array_equal(data.images[0, 0].numpy(), oracle)
+
+
+def load_one(folder: Path, image: Image.Image, name: str = "1.png", **options: Any) -> torch.Tensor:
+    (folder / "a").mkdir(exist_ok=True)
+    image.save(folder / "a" / name, **options)
+    return load_data(folder).images[0]
+
+
+class TestModes:
+    @pytest.mark.parametrize("mode", ["L", "1"])
+    def test_gray_stays_gray(self, tmp_path: Path, mode: str) -> None:
+        image = picture(5).point(lambda level: 255 * (level > 99)).convert(mode)
+        pixels = load_one(tmp_path, image)
+        assert np.array_equal(pixels[0].numpy(), np.where(LEVELS[5] > 99, 255, 0))
+        assert len(pixels) == 1
+
+    @pytest.mark.parametrize(("mode", "name"), [("RGB", "1.png"), ("P", "1.png"), ("RGBA", "1.png"), ("LA", "1.png")])
+    def test_others_become_rgb(self, tmp_path: Path, mode: str, name: str) -> None:
+        pixels = load_one(tmp_path, picture(5).convert(mode), name)
+        assert np.array_equal(pixels.numpy(), np.stack([LEVELS[5]] * 3))
+
+    def test_cmyk_becomes_rgb(self, tmp_path: Path) -> None:
+        color = Image.merge("RGB", [picture(index) for index in range(3)])
+        pixels = load_one(tmp_path, color.convert("CMYK"), "1.tif")
+        assert np.array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(color))
+
+    def test_one_color_image_makes_all_rgb(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        color = Image.merge("RGB", [picture(index) for index in range(3)])
+        for number, image in enumerate([picture(7), picture(8), color, picture(9)]):
+            image.save(tmp_path / "a" / f"{number}.png")
+        images = load_data(tmp_path).images.numpy()
+        assert np.array_equal(images[2], LEVELS[:3])
+        for number, index in ((0, 7), (1, 8), (3, 9)):
+            assert np.array_equal(images[number], np.stack([LEVELS[index]] * 3))
+
+    def test_transparent_pixels_are_laid_on_white(self, tmp_path: Path) -> None:
+        image = picture(5, "RGBA")
+        alpha = np.zeros((8, 8), dtype=np.uint8)
+        alpha[4:] = 255
+        image.putalpha(Image.fromarray(alpha))
+        pixels = load_one(tmp_path, image).numpy()
+        assert (pixels[:, :4] == 255).all()
+        assert np.array_equal(pixels[0, 4:], LEVELS[5][4:])
+
+    def test_a_transparent_level_of_a_gray_image_is_white_too(self, tmp_path: Path) -> None:
+        pixels = load_one(tmp_path, picture(5), transparency=0).numpy()
+        assert np.array_equal(pixels[0], np.where(LEVELS[5] == 0, 255, LEVELS[5]))
+        assert len(pixels) == 1
+
+    def test_a_transparent_color_of_a_palette(self, tmp_path: Path) -> None:
+        image = Image.new("P", (8, 8), 1)
+        image.putpalette([0, 0, 0, 10, 20, 30])
+        image.putpixel((2, 3), 0)
+        pixels = load_one(tmp_path, image, transparency=0)
+        assert pixels[:, 3, 2].tolist() == [255, 255, 255]
+        assert pixels[:, 0, 0].tolist() == [10, 20, 30]
+
+    def test_exif_orientation_is_applied(self, tmp_path: Path) -> None:
+        image = Image.fromarray(np.kron(LEVELS[1], np.ones((8, 16), dtype=np.uint8)))  # 64 high and 128 wide
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+        pixels = load_one(tmp_path, image, "1.jpg", exif=exif, quality=95)
+        assert tuple(pixels.shape) == (1, 128, 64)
+        plain = io.BytesIO()
+        image.save(plain, "JPEG", quality=95)
+        assert np.array_equal(pixels[0].numpy(), np.rot90(np.asarray(Image.open(plain)), k=-1))
+
+    @pytest.mark.parametrize(("mode", "name"), [("I;16", "deep.png"), ("I", "deep.tif"), ("F", "deep.tiff")])
+    def test_deeper_images_are_refused(self, tmp_path: Path, mode: str, name: str) -> None:
+        image = Image.new("I;16", (8, 8), 700) if mode == "I;16" else picture().convert(mode)
+        with pytest.raises(DataError, match=rf"{name}: images must have 8 bits per channel, got mode {mode[0]}"):
+            load_one(tmp_path, image, name)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG file that says it is this large and has hardly any pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+class TestErrors:
+    def check(self, data: Any, message: str) -> None:
+        with pytest.raises(DataError, match=message) as caught:
+            load_data(data)
+        assert "\n" not in str(caught.value)
+
+    def test_unknown_word(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        self.check("mnist", "data must be a folder or a known name, got 'mnist'; the built-in data are digits")
+
+    def test_missing_path(self, tmp_path: Path) -> None:
+        self.check(tmp_path / "none", "none: no such folder")
+        self.check(str(tmp_path / "none"), "none: no such folder")
+        self.check("./none", "none: no such folder")
+
+    def test_paths_that_cannot_be(self, tmp_path: Path) -> None:
+        self.check("a\0b/c", "cannot be read as a path|no such folder")
+        self.check("x" * 5000 + "/y", "cannot be read as a path|no such folder")
+        self.check("~nobody-of-this-name/data", "cannot be read as a path")
+
+    def test_file(self, tmp_path: Path) -> None:
+        picture().save(tmp_path / "1.png")
+        self.check(tmp_path / "1.png", "1.png: data must be a folder .* got a file")
+
+    def test_no_class_folders(self, tmp_path: Path) -> None:
+        self.check(tmp_path, "must hold one folder of images for each class, got no folder")
+        picture().save(tmp_path / "1.png")
+        self.check(tmp_path, "must hold one folder of images for each class, got no folder")
+
+    def test_empty_class_folder(self, tmp_path: Path) -> None:
+        write_folder(tmp_path)
+        (tmp_path / "digit 00").mkdir()
+        (tmp_path / "digit 00" / "image.gif").write_bytes(b"of another kind")
+        self.check(tmp_path, r"digit 00: a class folder must hold at least one image \(\.jpg, .*got none")
+
+    def test_folder_of_parts(self, tmp_path: Path) -> None:
+        write_folder(tmp_path / "train")
+        write_folder(tmp_path / "test")
+        self.check(tmp_path, "got the parts test, train; pass one of them, such as .*train")
+
+    def test_different_sizes(self, tmp_path: Path) -> None:
+        write_folder(tmp_path)
+        picture().resize((7, 9)).save(tmp_path / "digit 9" / "wide.png")
+        self.check(
+            tmp_path, r"000\.png is 8x8 and .*wide\.png is 9x7 \(height x width\).*--resize 32x32.*resize=\(32, 32"
+        )
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM"])
+    def test_truncated_files(self, tmp_path: Path, kind: str) -> None:
+        content = io.BytesIO()
+        picture(4, "RGB").resize((64, 64)).save(content, kind)
+        whole = content.getvalue()
+        path = write_folder(tmp_path) / "digit 3" / "cut short.png"
+        for length in (0, 1, 10, len(whole) // 2):
+            path.write_bytes(whole[:length])
+            self.check(tmp_path, r"cut short\.png: cannot be read as an image \(.*repair or remove the file")
+
+    def test_damaged_files(self, tmp_path: Path) -> None:
+        """Files with bytes changed at random are read, or refused in one line; nothing else comes out."""
+        path = write_folder(tmp_path) / "digit 3" / "damaged.png"
+        content = io.BytesIO()
+        picture(4).save(content, "PNG")
+        whole, draw, messages = content.getvalue(), random.Random(0), []
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for _ in range(3):
+                damaged[draw.randrange(8, len(whole))] = draw.randrange(256)
+            path.write_bytes(damaged)
+            try:
+                load_data(tmp_path)
+            except DataError as problem:
+                messages.append(str(problem))
+        assert len(messages) > 30
+        assert all("damaged.png" in message and "\n" not in message for message in messages)
+
+    @pytest.mark.parametrize("side", [10_000, 60_000])
+    def test_decompression_bombs(self, tmp_path: Path, side: int) -> None:
+        """PIL warns from 89 million pixels on and fails at twice as many; here both are errors."""
+        path = write_folder(tmp_path) / "digit 3" / "bomb.png"
+        path.write_bytes(png_of_size(side, side))
+        self.check(tmp_path, r"bomb\.png: cannot be read as an image \(.*decompression bomb")
+
+    def test_more_than_memory_holds(self) -> None:
+        with pytest.raises(DataError, match=r"must fit into memory, got 3000000000000 of 1x8x8"):
+            load_data(LargeRows())
+
+    def test_a_link_to_nowhere(self, tmp_path: Path) -> None:
+        write_folder(tmp_path)
+        loop = tmp_path / "digit 0" / "loop.png"
+        loop.symlink_to(loop)
+        self.check(tmp_path, r"loop\.png: cannot be read as an image")
+
+
+class LargeRows:
+    """Says that it has more images than memory can hold."""
+
+    def __len__(self) -> int:
+        return 3_000_000_000_000
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.from_numpy(LEVELS[0])[None], 0

@@ -1,0 +1,673 @@
+"""Banks: what is drawn, what is stored, how damage shows, and exports read by the libraries they are for."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor, nn
+
+from genaug.bank import SampleBank
+from genaug.checkpoint import make_header
+from genaug.errors import DataError, GenaugError
+from genaug.spec import DataSpec
+
+NAMES = ("ant", "bee", "cat")
+SPEC = DataSpec(channels=3, height=6, width=5, class_names=NAMES)
+
+
+class LinearSource(nn.Module):
+    """Decodes seeded noise with one linear layer and adds to it by class; the batch decides what a row gets."""
+
+    def __init__(self, spec: DataSpec = SPEC) -> None:
+        super().__init__()
+        self.spec = spec
+        self.shape = (spec.channels, spec.height or 6, spec.width or 5)
+        self.draws = 0
+        self.linear = nn.utils.skip_init(nn.Linear, 4, int(np.prod(self.shape)))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        self.draws += len(labels)
+        noise = torch.randn(len(labels), 4, generator=generator) + labels[:, None]
+        return self.linear(noise).sigmoid().reshape(-1, *self.shape)
+
+
+class FixedSource:
+    """Returns what it is told to, whatever the labels."""
+
+    def __init__(self, images: Any, spec: DataSpec = SPEC) -> None:
+        self.images, self.spec = images, spec
+
+    def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Any:
+        return self.images
+
+
+def bright(images: Tensor, labels: Tensor) -> Tensor:
+    return images.float().mean((1, 2, 3)) > 127
+
+
+def make(counts: Any = (3, 0, 5), **options: Any) -> SampleBank:
+    return SampleBank.generate(LinearSource(), counts, seed=7, progress=False, **options)
+
+
+def all_images(bank: SampleBank) -> Tensor:
+    return bank.images(range(len(bank)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    make(path=tmp_path / "bank")
+    return tmp_path / "bank"
+
+
+# --- what is drawn
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"), [(4, [4, 4, 4]), ({"bee": 2}, [0, 2, 0]), ([1, 2, 3], [1, 2, 3]), ((0, 0, 1), [0, 0, 1])]
+)
+def test_counts_in_every_form(counts: Any, expected: list[int]) -> None:
+    bank = make(counts)
+    assert bank.counts == expected
+    assert bank.labels.tolist() == [index for index, count in enumerate(expected) for _ in range(count)]
+    assert len(bank) == sum(expected)
+    assert [bank.rows(index)[1] - bank.rows(index)[0] for index in range(3)] == expected
+
+
+def test_samples_are_those_of_the_source_in_whole_chunks() -> None:
+    from genaug.seeding import make_generator
+
+    bank, source = make([0, 130, 0]), LinearSource()
+    with torch.no_grad():
+        chunks = [source.sample(torch.ones(128).long(), generator=make_generator(7, "bank", 1, k)) for k in range(2)]
+    expected = np.rint(torch.cat(chunks)[:130].double().numpy() * 255).astype(np.uint8)
+    difference = np.abs(all_images(bank).numpy().astype(int) - expected.astype(int))
+    assert difference.max() <= 1  # float32 rounds a tie in another way than float64 does
+    assert (difference == 0).mean() > 0.999
+
+
+def test_larger_bank_starts_with_the_smaller_one() -> None:
+    small, large = make([5, 0, 130]), make([300, 20, 131])
+    for index in (0, 2):
+        start, stop = small.rows(index)
+        first, _ = large.rows(index)
+        assert torch.equal(small.images(range(start, stop)), large.images(range(first, first + stop - start)))
+
+
+def test_larger_bank_starts_with_the_smaller_one_with_filters() -> None:
+    small, large = make([20, 3, 0], filters=[bright]), make([150, 3, 9], filters=[bright])
+    assert torch.equal(small.images(range(20)), large.images(range(20)))
+
+
+def test_seed_decides() -> None:
+    other = SampleBank.generate(LinearSource(), 4, seed=8, progress=False)
+    assert torch.equal(all_images(make(4)), all_images(make(4)))
+    assert not torch.equal(all_images(make(4)), all_images(other))
+
+
+def test_uint8_source_and_bank_as_source() -> None:
+    levels = torch.arange(128, dtype=torch.uint8)[:, None, None, None].expand(128, 3, 6, 5)
+    first = SampleBank.generate(FixedSource(levels), 3, seed=0, progress=False)
+    assert all_images(first)[:, 0, 0, 0].tolist() == [0, 1, 2] * 3
+    second = SampleBank.generate(first, [0, 0, 4], seed=0, progress=False)
+    assert set(all_images(second)[:, 0, 0, 0].tolist()) <= {0, 1, 2}
+    assert second.provenance.source == "SampleBank"
+
+
+def test_source_without_a_fixed_size() -> None:
+    bank = SampleBank.generate(LinearSource(DataSpec(3, class_names=NAMES)), 2, seed=7, progress=False)
+    assert bank.spec == SPEC
+    assert torch.equal(all_images(bank), all_images(make(2)))
+
+
+def test_filters_accept_and_are_recorded(tmp_path: Path) -> None:
+    bank = make([10, 10, 0], filters=[bright], path=tmp_path / "bank")
+    assert bright(all_images(bank), bank.labels).all()
+    assert bank.provenance.filters == ("bright",)
+    rates = bank.provenance.acceptance
+    assert rates[2] is None
+    wide = make([128, 128, 0])  # the chunks that the rates come from
+    for index in range(2):
+        passed = bright(wide.images(range(*wide.rows(index))), torch.zeros(128)).float().mean()
+        assert rates[index] == pytest.approx(float(passed))
+
+
+def test_filters_that_reject_all() -> None:
+    source = LinearSource()
+    with pytest.raises(DataError, match=r"filters accept too few .* 'bee': 0 of 256 drawn, 2 wanted; loosen"):
+        SampleBank.generate(
+            source, {"bee": 2}, seed=0, filters=[lambda images, labels: labels > 5], progress=False
+        )
+    assert source.draws == 256
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.ones(3, dtype=torch.bool), torch.ones(128), [True] * 128], ids=["length", "dtype", "type"]
+)
+def test_filter_with_a_wrong_mask(mask: Any) -> None:
+    with pytest.raises(DataError, match="filters must return a bool tensor of shape"):
+        make(1, filters=[lambda images, labels: mask])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((128, 3, 6, 5), float("nan")), "finite and within"),
+        (torch.full((128, 3, 6, 5), 1.5), r"within \[0, 1\]"),
+        (torch.zeros(128, 3, 6, 6), "of size 3x6x5, got 3x6x6"),
+        (torch.zeros(128, 1, 6, 5), "3 channels, got 1"),
+        (torch.zeros(127, 3, 6, 5), "as many as the labels"),
+        (torch.zeros(3, 6, 5), "as many as the labels"),
+        (torch.zeros(128, 3, 6, 5, dtype=torch.int64), "uint8"),
+        (np.zeros((128, 3, 6, 5), dtype=np.uint8), "must be a tensor"),
+    ],
+)
+@pytest.mark.parametrize("stored", [False, True])
+def test_source_with_unusable_images(images: Any, message: str, stored: bool, tmp_path: Path) -> None:
+    target = tmp_path / "bank" if stored else None
+    with pytest.raises(DataError, match=message):
+        SampleBank.generate(FixedSource(images), 1, seed=0, path=target, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "counts", "seed", "message"),
+    [
+        (object(), 1, 0, "source must be a bank or a model"),
+        (FixedSource(None, DataSpec(3)), 1, 0, "names of its classes"),
+        (LinearSource(), 0, 0, "at least one sample"),
+        (LinearSource(), -1, 0, "at least 0"),
+        (LinearSource(), [1, 2], 0, "one number for each of 3 classes"),
+        (LinearSource(), {"dog": 1}, 0, "unknown classes"),
+        (LinearSource(), 1, 0.5, "seed must be an integer"),
+    ],
+)
+def test_wrong_requests(source: Any, counts: Any, seed: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        SampleBank.generate(source, counts, seed=seed, progress=False)
+
+
+# --- what is stored
+
+
+def test_bank_on_disk_equals_the_one_in_memory(path: Path) -> None:
+    memory, disk = make(), SampleBank.open(path)
+    assert torch.equal(all_images(memory), all_images(disk))
+    assert memory.spec == disk.spec == SPEC
+    assert disk.path == path
+    assert memory.path is None
+
+
+def test_file_is_what_safetensors_reads(path: Path) -> None:
+    tensors = load_file(path / "images.safetensors")
+    bank = SampleBank.open(path)
+    assert torch.equal(tensors["images"], all_images(bank))
+    assert torch.equal(tensors["labels"], bank.labels)
+
+
+def test_provenance_says_where_samples_come_from(path: Path) -> None:
+    import genaug
+
+    values = json.loads((path / "provenance.json").read_text())
+    source = LinearSource()
+    assert values["images_sha256"] == hashlib.sha256((path / "images.safetensors").read_bytes()).hexdigest()
+    assert values["source_sha256"] == hashlib.sha256(save(dict(source.state_dict()))).hexdigest()
+    assert values["source"] == "LinearSource"
+    assert (values["seed"], values["counts"], values["acceptance"]) == (7, [3, 0, 5], [1.0, None, 1.0])
+    assert values["versions"] == {"genaug": genaug.__version__, "torch": torch.__version__}
+    assert DataSpec(**values["spec"]) == SPEC
+
+
+def test_images_are_new_writable_tensors(path: Path) -> None:
+    bank = SampleBank.open(path)
+    rows = bank.images(torch.tensor([4, 0, 4]))
+    expected = load_file(path / "images.safetensors")["images"][[4, 0, 4]]
+    assert torch.equal(rows, expected)
+    rows.zero_()
+    assert torch.equal(bank.images([4, 0, 4]), expected)
+    assert bank.images([]).shape == (0, 3, 6, 5)
+
+
+@pytest.mark.parametrize("rows", [[-1], [8], torch.tensor([0, 99])])
+def test_rows_out_of_range(rows: Any) -> None:
+    with pytest.raises(DataError, match="rows must be from 0 to 7"):
+        make().images(rows)
+
+
+def test_class_out_of_range() -> None:
+    with pytest.raises(DataError, match="class_index must be from 0 to 2, got 3"):
+        make().rows(3)
+
+
+def test_memory_stays_bounded(tmp_path: Path) -> None:
+    """Streaming 192 MiB must not take much more memory than a chunk; measured in a process of its own."""
+    script = """
+import resource, sys, torch
+from pathlib import Path
+from types import SimpleNamespace
+from genaug.bank import SampleBank
+from genaug.spec import DataSpec
+
+def sample(labels, *, generator=None):
+    return torch.zeros(len(labels), 3, 64, 64, dtype=torch.uint8)
+
+source = SimpleNamespace(spec=DataSpec(3, 64, 64, ("a",)), sample=sample)
+SampleBank.generate(source, 128, seed=0, path=Path(sys.argv[1], "small"), progress=False)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+SampleBank.generate(source, 16384, seed=0, path=Path(sys.argv[1], "large"), progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 32 * 1024  # KiB
+
+
+def test_full_disk_shows_before_anything_is_drawn(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+from genaug.bank import SampleBank
+from genaug.errors import GenaugError
+from genaug.spec import DataSpec
+
+def sample(labels, *, generator=None):
+    raise AssertionError("drawn")
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+source = SimpleNamespace(spec=DataSpec(3, 64, 64, ("a",)), sample=sample)
+try:
+    SampleBank.generate(source, 128, seed=0, path=Path(sys.argv[1], "bank"), progress=False)
+except GenaugError as problem:
+    print(problem)
+"""
+    result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert "cannot be written (File too large)" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_output_is_kept(path: Path) -> None:
+    before = (path / "images.safetensors").read_bytes()
+    with pytest.raises(GenaugError, match="exists already"):
+        make(9, path=path)
+    assert (path / "images.safetensors").read_bytes() == before
+
+
+# --- damage
+
+
+def edit(path: Path, **fields: Any) -> None:
+    file = path / "provenance.json"
+    values = json.loads(file.read_text())
+    for name, value in fields.items():
+        values[name] = value
+    file.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("size", [0, 4, 8, 60, 200, -1])
+def test_truncated_file(path: Path, size: int, verify: bool) -> None:
+    file = path / "images.safetensors"
+    os.truncate(file, size if size >= 0 else file.stat().st_size - 1)
+    with pytest.raises(DataError, match="the bank is damaged"):
+        SampleBank.open(path, verify=verify)
+
+
+def test_longer_file(path: Path) -> None:
+    with (path / "images.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(DataError, match="the bank is damaged"):
+        SampleBank.open(path, verify=False)
+
+
+def test_every_flipped_header_bit_and_some_of_the_data(path: Path) -> None:
+    file = path / "images.safetensors"
+    whole = file.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*range(header), header, header + 70, len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        file.write_bytes(damaged)
+        with pytest.raises(DataError):
+            SampleBank.open(path)
+
+
+def test_flipped_label_shows_without_the_hash(path: Path) -> None:
+    file = path / "images.safetensors"
+    damaged = bytearray(file.read_bytes())
+    damaged[8 + int.from_bytes(damaged[:8], "little")] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"labels differ from the counts"):
+        SampleBank.open(path, verify=False)
+
+
+@pytest.mark.parametrize("name", ["images.safetensors", "provenance.json"])
+def test_half_written(path: Path, name: str) -> None:
+    (path / name).unlink()
+    with pytest.raises(DataError, match=f"{name}: no such file"):
+        SampleBank.open(path)
+
+
+def test_foreign_directories(tmp_path: Path) -> None:
+    for folder in (tmp_path / "none", tmp_path):
+        with pytest.raises(DataError, match="no such"):
+            SampleBank.open(folder)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"images": torch.zeros(8, 3, 6, 5, dtype=torch.uint8)},
+        {"images": torch.zeros(8, 3, 6, 5, dtype=torch.uint8), "classes": torch.zeros(8, dtype=torch.int64)},
+        {"images": torch.zeros(8, 3, 6, 5), "labels": torch.zeros(8, dtype=torch.int64)},
+        {"images": torch.zeros(8, 3, 6, 5, dtype=torch.uint8), "labels": torch.zeros(8, dtype=torch.int32)},
+        {"images": torch.zeros(8, 3, 5, 6, dtype=torch.uint8), "labels": torch.zeros(8, dtype=torch.int64)},
+        {"images": torch.zeros(9, 3, 6, 5, dtype=torch.uint8), "labels": torch.zeros(9, dtype=torch.int64)},
+    ],
+    ids=["missing", "renamed", "float images", "int32 labels", "other size", "other number"],
+)
+def test_other_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    save_file(tensors, path / "images.safetensors")
+    with pytest.raises(DataError, match="the bank is damaged"):
+        SampleBank.open(path)
+
+
+@pytest.mark.parametrize("labels", [[2, 2, 0, 0, 0, 2, 2, 2], [0, 0, 0, 1, 2, 2, 2, 2], [0, 0, 0, 2, 2, 2, 2, 9]])
+def test_labels_that_differ_from_the_counts(path: Path, labels: list[int]) -> None:
+    save_file(
+        {"images": torch.zeros(8, 3, 6, 5, dtype=torch.uint8), "labels": torch.tensor(labels)},
+        path / "images.safetensors",
+    )
+    edit(path, images_sha256=hashlib.sha256((path / "images.safetensors").read_bytes()).hexdigest())
+    with pytest.raises(DataError, match="labels differ from the counts"):
+        SampleBank.open(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"extra": 1},
+        {"format_version": 2},
+        {"seed": "0"},
+        {"counts": [3, 5]},
+        {"counts": [3, -1, 6]},
+        {"counts": [0, 0, 0]},
+        {"counts": [3, 0, 5.5]},
+        {"counts": [3, 0, 2**60]},
+        {"acceptance": [1.0]},
+        {"filters": "bright"},
+        {"images_sha256": None},
+        {"images_sha256": "0" * 64},
+        {"spec": {"channels": 3, "class_names": list(NAMES)}},
+        {"spec": {**SPEC.to_dict(), "class_names": ["a", "a", "b"]}},
+        {"spec": None},
+        {"versions": []},
+    ],
+    ids=str,
+)
+def test_bad_provenance(path: Path, fields: dict[str, Any]) -> None:
+    edit(path, **fields)
+    with pytest.raises(DataError) as problem:
+        SampleBank.open(path)
+    assert "\n" not in str(problem.value)
+    assert str(path) in str(problem.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"seed": 1}', '{"seed": 1, "seed": 2}', "\x00" * 20, "[" * 10_000])
+def test_malformed_provenance(path: Path, text: str) -> None:
+    (path / "provenance.json").write_text(text)
+    with pytest.raises(DataError):
+        SampleBank.open(path)
+
+
+def test_huge_header_allocates_nothing(path: Path) -> None:
+    spec = {**SPEC.to_dict(), "height": 16_384, "width": 16_384}
+    header, _ = make_header({"labels": (torch.int64, (8,)), "images": (torch.uint8, (8, 3, 16_384, 16_384))})
+    (path / "images.safetensors").write_bytes(header)
+    edit(path, spec=spec)
+    with pytest.raises(DataError, match="bytes long by its header"):
+        SampleBank.open(path)
+
+
+# --- drawing from a bank
+
+
+def test_sample_draws_rows_of_the_labels() -> None:
+    bank = make([40, 0, 30])
+    labels = torch.tensor([2, 0, 0, 2] * 500)
+    images = bank.sample(labels, generator=torch.Generator().manual_seed(0))
+    rows = {bytes(image.numpy()): row for row, image in enumerate(all_images(bank))}
+    drawn = torch.tensor([rows[bytes(image.numpy())] for image in images])
+    assert torch.equal(bank.labels[drawn], labels)
+    counts = torch.bincount(drawn, minlength=70).double()
+    chi_square = ((counts[:40] - 25).square() / 25).sum() + ((counts[40:] - 1000 / 30).square() / (1000 / 30)).sum()
+    assert chi_square < 106  # 0.1 % quantile with 68 degrees of freedom: uniform
+    assert torch.equal(images, bank.sample(labels, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.global_rng
+def test_sample_without_a_generator_uses_the_global_one() -> None:
+    bank = make()
+    torch.manual_seed(3)
+    first = bank.sample(torch.tensor([0, 2, 2]))
+    torch.manual_seed(3)
+    assert torch.equal(first, bank.sample(torch.tensor([0, 2, 2])))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 1]), r"it has none of \['bee'\]"),
+        (torch.tensor([3]), "from 0 to 2"),
+        (torch.tensor([-1]), "from 0 to 2"),
+        (torch.tensor([0.0]), "int64"),
+        ([0], "int64"),
+    ],
+)
+def test_sample_with_wrong_labels(labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make().sample(labels, generator=torch.Generator())
+
+
+def test_no_labels_no_samples() -> None:
+    assert make().sample(torch.zeros(0, dtype=torch.int64), generator=torch.Generator()).shape == (0, 3, 6, 5)
+
+
+# --- pickling
+
+
+def test_pickled_as_its_path(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    bank = SampleBank.open("bank")
+    data = pickle.dumps(bank)
+    assert len(data) < 500
+    monkeypatch.chdir("/")
+    copy = pickle.loads(data)
+    assert torch.equal(all_images(copy), all_images(bank))
+    assert copy.path == path
+
+
+def test_pickled_by_value_in_memory() -> None:
+    bank = make()
+    copy = pickle.loads(pickle.dumps(bank))
+    assert torch.equal(all_images(copy), all_images(bank))
+    assert copy.provenance == bank.provenance
+
+
+def test_bank_replaced_while_in_use(path: Path) -> None:
+    data = pickle.dumps(SampleBank.open(path))
+    shutil.rmtree(path)
+    with pytest.raises(DataError, match="no such directory"):
+        pickle.loads(data)
+    make([4, 0, 5], path=path)
+    with pytest.raises(DataError, match="replaced by another one"):
+        pickle.loads(data)
+
+
+# --- exports
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_imagefolder_is_read_back_without_loss(tmp_path: Path, channels: int) -> None:
+    from PIL import Image
+    from torchvision.datasets import ImageFolder
+
+    source = LinearSource(DataSpec(channels, 6, 5, NAMES))
+    bank = SampleBank.generate(source, [3, 0, 2], seed=0, progress=False)
+    bank.export(tmp_path / "out", format="imagefolder")
+    read = ImageFolder(str(tmp_path / "out"), loader=lambda file: np.asarray(Image.open(file)))
+    assert read.classes == ["ant", "cat"]
+    pixels = np.stack([np.atleast_3d(image) for image, _ in read])
+    assert np.array_equal(pixels.transpose(0, 3, 1, 2), all_images(bank).numpy())
+    assert read.targets == [0, 0, 0, 1, 1]
+
+
+def test_imagefolder_is_read_by_hugging_face(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    bank = make([2, 1, 1])
+    bank.export(tmp_path / "out", format="imagefolder")
+    read = load_dataset("imagefolder", data_dir=str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert read.features["label"].names == list(NAMES)
+    assert read["label"] == [0, 0, 1, 2]
+    pixels = np.stack([np.asarray(image) for image in read["image"]])
+    assert np.array_equal(pixels.transpose(0, 3, 1, 2), all_images(bank).numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_parquet_is_read_back_without_loss(tmp_path: Path, channels: int) -> None:
+    from datasets import load_dataset
+
+    source = LinearSource(DataSpec(channels, 6, 5, ("a/b", "..", "x")))
+    bank = SampleBank.generate(source, [130, 0, 2], seed=0, progress=False)
+    bank.export(tmp_path / "out.parquet", format="parquet")
+    read = load_dataset(
+        "parquet", data_files=str(tmp_path / "out.parquet"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert read.features["label"].names == ["a/b", "..", "x"]
+    assert read["label"] == bank.labels.tolist()
+    pixels = np.stack([np.atleast_3d(np.asarray(image)) for image in read["image"]])
+    assert np.array_equal(pixels.transpose(0, 3, 1, 2), all_images(bank).numpy())
+
+
+def test_bank_is_copied(path: Path, tmp_path: Path) -> None:
+    SampleBank.open(path).export(tmp_path / "disk", format="bank")
+    make().export(tmp_path / "memory", format="bank")
+    for copy in ("disk", "memory"):
+        assert SampleBank.open(tmp_path / copy).provenance == SampleBank.open(path).provenance
+        for name in ("images.safetensors", "provenance.json"):
+            assert (tmp_path / copy / name).read_bytes() == (path / name).read_bytes()
+
+
+def test_damage_is_not_copied(path: Path, tmp_path: Path) -> None:
+    file = path / "images.safetensors"
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(DataError, match="differ from its hash"):
+        SampleBank.open(path, verify=False).export(tmp_path / "copy", format="bank")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bank"]
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_export_overwrites_only_when_told(tmp_path: Path, format: Any) -> None:
+    target = tmp_path / "out"
+    make([5, 1, 1]).export(target, format=format)
+    before = snapshot(tmp_path)
+    with pytest.raises(GenaugError, match="exists already"):
+        make().export(target, format=format)
+    assert snapshot(tmp_path) == before
+    make().export(target, format=format, overwrite=True)
+    make().export(tmp_path / "fresh", format=format)
+    after = snapshot(tmp_path)
+    assert {k.removeprefix("out"): v for k, v in after.items() if k.startswith("out")} == {
+        k.removeprefix("fresh"): v for k, v in after.items() if k.startswith("fresh")
+    }
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["fresh", "out"]
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_overwriting_spares_what_is_no_export(tmp_path: Path, format: Any) -> None:
+    (tmp_path / "home" / "letters").mkdir(parents=True)
+    (tmp_path / "home" / "letters" / "love.txt").write_text("dear")
+    before = snapshot(tmp_path)
+    with pytest.raises(GenaugError, match="holds more than an earlier export"):
+        make().export(tmp_path / "home", format=format, overwrite=True)
+    assert snapshot(tmp_path) == before
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "a\\b", "a\x00b", " a", "a.", "a:b", "x" * 300, "a\nb"])
+def test_unsafe_class_names(tmp_path: Path, name: str) -> None:
+    bank = SampleBank.generate(LinearSource(DataSpec(3, 6, 5, ("ok", name))), 1, seed=0, progress=False)
+    with pytest.raises(DataError, match="safe names of folders"):
+        bank.export(tmp_path / "out", format="imagefolder")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "parquet"])
+def test_channels_that_png_does_not_have(tmp_path: Path, format: Any) -> None:
+    bank = SampleBank.generate(LinearSource(DataSpec(2, 6, 5, NAMES)), 1, seed=0, progress=False)
+    with pytest.raises(DataError, match="1, 3 or 4 channels, got 2"):
+        bank.export(tmp_path / "out", format=format)
+    bank.export(tmp_path / "out", format="bank")
+    assert torch.equal(all_images(SampleBank.open(tmp_path / "out")), all_images(bank))
+
+
+def test_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="format must be one of imagefolder, bank, parquet, got 'zip'"):
+        make().export(tmp_path / "out", format="zip")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_failed_export_leaves_nothing(tmp_path: Path, format: str) -> None:
+    script = """
+import resource, signal, sys, torch
+from pathlib import Path
+from types import SimpleNamespace
+from genaug.bank import SampleBank
+from genaug.errors import GenaugError
+from genaug.spec import DataSpec
+import datasets, pyarrow.parquet
+
+def sample(labels, *, generator=None):
+    return torch.rand(len(labels), 3, 64, 64, generator=generator)
+
+source = SimpleNamespace(spec=DataSpec(3, 64, 64, ("a",)), sample=sample)
+bank = SampleBank.generate(source, 8, seed=0, progress=False)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+try:
+    bank.export(Path(sys.argv[1], "out"), format=sys.argv[2])
+except GenaugError as problem:
+    print(problem)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path), format]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot be written" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_import_is_light() -> None:
+    script = """
+import sys, genaug.bank, genaug.mixing
+heavy = {"albumentations", "datasets", "sklearn", "matplotlib", "pyarrow", "pydantic", "rich"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
