@@ -4,10 +4,14 @@ A checkpoint is a directory with `model.safetensors`, `config.json` and `README.
 The format of the tensor file: https://github.com/huggingface/safetensors#format
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +19,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from genaug.config import parse_config, read_json, unique_keys
-from genaug.errors import CheckpointError, GenaugError, shorten
+from genaug.config import MAX_CONFIG_BYTES, parse_config, read_json, unique_keys
+from genaug.errors import CheckpointError, shorten
 from genaug.spec import DataSpec
-from genaug.storage import hash_file, new_directory
+from genaug.storage import apply_umask, hash_file, new_directory
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -100,21 +104,29 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     Raises:
         CheckpointError: a file that is missing, truncated, too long, or whose header is malformed.
     """
+    with _opened(path) as file:
+        return _parse_header(path, file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file")
         with path.open("rb") as file:
-            size = path.stat().st_size
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-                raise CheckpointError(f"{path}: not a complete safetensors file (header of {length} bytes)")
-            text = file.read(length)
-        header = json.loads(text, object_pairs_hook=unique_keys)
+            yield file
     except OSError as problem:
         raise CheckpointError(f"{path}: cannot be read ({problem.strerror})") from None
+
+
+def _parse_header(path: Path, file: BufferedReader) -> dict[str, TensorInfo]:
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        raise CheckpointError(f"{path}: not a complete safetensors file (header of {length} bytes)")
+    try:
+        header = json.loads(file.read(length), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as problem:
-        if isinstance(problem, GenaugError):
-            raise
         raise CheckpointError(f"{path}: damaged header ({shorten(str(problem))})") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: damaged header (not an object)")
@@ -173,19 +185,22 @@ def read_tensors(
         CheckpointError: anything that differs.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    check_layout(path, read_header(path), expected)
-    found = hash_file(path)
-    if found != sha256:
-        raise CheckpointError(
-            f"{path}: hash {found[:12]} differs from {shorten(sha256[:12])} in {CONFIG}; "
-            "the file was changed, or its writing was cut short"
-        )
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as problem:
-        raise CheckpointError(f"{path}: cannot be read ({shorten(str(problem))})") from None
+    with _opened(path) as file:  # once: another file that takes its place in the meantime is never mixed in
+        check_layout(path, _parse_header(path, file), expected)
+        file.seek(0)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise CheckpointError(
+                f"{path}: hash {found[:12]} differs from {shorten(sha256[:12])} in {CONFIG}; "
+                "the file was changed, or its writing was cut short"
+            )
+        file.seek(0)
+        try:
+            return load(file.read())  # not memory-mapped: a file cut short later would kill the process
+        except SafetensorError as problem:
+            raise CheckpointError(f"{path}: cannot be read ({shorten(str(problem))})") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -201,6 +216,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as problem:
         raise OSError(str(problem)) from problem
+    apply_umask(path)  # safetensors makes files that only their owner can read
     return hash_file(path)
 
 
@@ -210,7 +226,7 @@ def read_checkpoint_config(directory: Path) -> CheckpointConfig:
     Raises:
         CheckpointError: no such directory or file, unknown or wrong fields.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # unlike Path.is_dir, False for a name that is too long
         raise CheckpointError(f"{directory}: no such directory")
     path = directory / CONFIG
     values = read_json(path, error=CheckpointError)
@@ -223,10 +239,23 @@ def write_checkpoint(
     """Write a checkpoint; `directory` appears whole. The hash in `config` is replaced by that of the weights written.
 
     Raises:
-        GenaugError: `directory` exists and `overwrite` is not set, or the disk is full.
+        GenaugError: `directory` exists and `overwrite` is not set, the disk is full, or `config` could not be read.
     """
+    _encode(config, card, sha256="0" * 64)  # before anything is written
     with new_directory(directory, overwrite=overwrite, last=CONFIG) as aside:
         sha256 = write_tensors(aside / WEIGHTS, tensors)
+        texts = _encode(config, card, sha256=sha256)
+        (aside / CONFIG).write_bytes(texts[0])
+        (aside / CARD).write_bytes(texts[1])
+
+
+def _encode(config: CheckpointConfig, card: str, *, sha256: str) -> tuple[bytes, bytes]:
+    try:
         values = {**asdict(config), "spec": config.spec.to_dict(), "weights_sha256": sha256}
-        (aside / CONFIG).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        (aside / CARD).write_text(card, encoding="utf-8")
+        text = (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+        encoded_card = card.encode()
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise CheckpointError(f"{CONFIG} and {CARD} must hold plain values that JSON can hold ({problem})") from None
+    if len(text) > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{CONFIG} must be at most {MAX_CONFIG_BYTES} bytes long, got {len(text)}; shorten names")
+    return text, encoded_card

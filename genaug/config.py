@@ -1,5 +1,6 @@
 """Plain values (from YAML or JSON) to dataclasses, strictly: a wrong field is one line with its path and the rule."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -34,8 +35,12 @@ def parse_config(cls: type[T], values: Any, *, where: str, error: type[GenaugErr
 
     try:
         text = json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as problem:
-        raise error(f"{where}: must hold plain values only ({problem})") from None
+    except (TypeError, ValueError, RecursionError):
+        path, value = _find_strange(values, [where])
+        raise error(
+            f"{'.'.join(path)}: must be plain (text, true, false, a finite number, a list or named fields), "
+            f"got {shorten(value)}"
+        ) from None
     try:
         return _adapter(cls).validate_json(text, strict=True)  # type: ignore[arg-type, no-any-return]
     except ValidationError as problem:
@@ -52,6 +57,19 @@ def _adapter(cls: type) -> Any:
     return TypeAdapter(cls)
 
 
+def _find_strange(values: Any, path: list[str]) -> tuple[list[str], Any]:
+    """Return the path and value of the first part that JSON cannot hold."""
+    parts = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in parts:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            return _find_strange(value, [*path, str(key)])
+        except RecursionError:
+            return [*path, str(key)], value
+    return path, values
+
+
 def _explain(problem: Any, cls: type) -> Iterator[tuple[list[str], str]]:
     for item in problem.errors():
         path = [str(part) for part in item["loc"]]
@@ -61,7 +79,8 @@ def _explain(problem: Any, cls: type) -> Iterator[tuple[list[str], str]]:
         elif item["type"] == "missing":
             yield path, "missing field"
         elif item["type"] == "value_error":
-            yield path, str(item["ctx"]["error"])
+            name, _, rule = str(item["ctx"]["error"]).partition(" ")
+            yield ([*path, name], rule) if name in _fields_at(cls, path) else (path, f"{name} {rule}")
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
             yield path, f"{message}, got {shorten(item['input'])}"
@@ -69,8 +88,12 @@ def _explain(problem: Any, cls: type) -> Iterator[tuple[list[str], str]]:
 
 def _fields_at(cls: Any, path: list[str]) -> list[str]:
     for part in path:
-        cls = cls.__dataclass_fields__[part].type
-    return list(cls.__dataclass_fields__)
+        cls = next((field.type for field in _fields(cls) if field.name == part), None)
+    return [field.name for field in _fields(cls)]
+
+
+def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
 
 
 def read_json(path: Path, *, error: type[GenaugError]) -> dict[str, Any]:

@@ -14,15 +14,21 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as problem:
+        torch.zeros((), device=device).item()  # on the meta device there is nothing to read
+    except (RuntimeError, AssertionError, TypeError, ImportError) as problem:
         reason = shorten(str(problem).split("\n")[0], 120)
         raise GenaugError(f"device: {device} cannot be used ({reason}); choose cpu") from None
     return torch.device(device)
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of convolutions and matrix products in training: bfloat16 where asked for or faster."""
+    """Return the dtype of convolutions and matrix products in training: bfloat16 where asked for or faster.
+
+    Raises:
+        GenaugError: a precision that is none of auto, float32 and bfloat16.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise GenaugError(f"precision must be auto, float32 or bfloat16, got {shorten(precision)}")
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":

@@ -4,6 +4,9 @@
 class GenaugError(ValueError):
     """Base of every error that genaug raises on purpose; the command line prints it as one line."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(str(message).splitlines()))  # names of files and fields may hold line breaks
+
 
 class DataError(GenaugError):
     """Images, labels, data sets or banks that do not fit what was asked of them."""
@@ -27,5 +30,8 @@ def shorten(value: object, limit: int = 80) -> str:
     >>> shorten("a" * 100, limit=10)
     "'aaaaaa..."
     """
-    text = repr(value).replace("\n", " ")
+    try:
+        text = " ".join(repr(value).splitlines())
+    except Exception:  # such as nesting too deep, or an integer of thousands of digits
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from genaug.errors import DataError
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def check_images(images: Tensor, *, name: str = "images") -> None:
     """Check that `images` is a tensor (C, H, W) or (N, C, H, W) of uint8, or of finite floats in [0, 1].
@@ -24,11 +26,11 @@ def check_images(images: Tensor, *, name: str = "images") -> None:
         raise DataError(f"{name} must have shape (N, C, H, W) or (C, H, W), got {tuple(images.shape)}")
     if images.dtype == torch.uint8:
         return
-    if not images.is_floating_point():
+    if images.dtype not in FLOATS:
         raise DataError(f"{name} must be uint8 in [0, 255] or float in [0, 1], got {images.dtype}")
     if images.numel() == 0:
         return
-    low, high = (float(value) for value in images.aminmax())
+    low, high = (float(value) for value in images.detach().aminmax())
     if not low >= 0.0 or not high <= 1.0:  # written so that NaN fails too
         raise DataError(
             f"{name} of dtype {images.dtype} must be finite and within [0, 1], got values from {low:g} to {high:g}; "

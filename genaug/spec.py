@@ -1,6 +1,7 @@
 """What an image and a class is for a model, a bank or a data set."""
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,8 @@ class DataSpec:
     """Channels, height and width of images (None for a side of any length) and the names of their classes.
 
     Raises:
-        DataError: a side or number of channels that is not a positive integer; class names that repeat or are empty.
+        DataError: a side or number of channels that is not a positive integer; class names that repeat, are empty, or
+            cannot be stored as UTF-8.
 
     >>> spec = DataSpec(channels=1, height=8, width=8, class_names=("zero", "one"))
     >>> spec.num_classes
@@ -41,11 +43,14 @@ class DataSpec:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
                 raise DataError(f"{name} must be an integer from 1 to {limit}, got {shorten(value)}")
+        names: Any = self.class_names
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise DataError(f"class_names must be a list of names, got {shorten(names)}")
         object.__setattr__(self, "class_names", tuple(self.class_names))
         if len(self.class_names) > MAX_CLASSES:
             raise DataError(f"class_names must hold at most {MAX_CLASSES} names, got {len(self.class_names)}")
-        if any(not isinstance(name, str) or not name for name in self.class_names):
-            raise DataError(f"class_names must be non-empty strings, got {shorten(self.class_names)}")
+        if not all(isinstance(name, str) and name and _is_unicode(name) for name in self.class_names):
+            raise DataError(f"class_names must be non-empty strings of valid Unicode, got {shorten(self.class_names)}")
         if len(set(self.class_names)) != len(self.class_names):
             raise DataError(f"class_names must not repeat, got {shorten(self.class_names)}")
 
@@ -105,7 +110,7 @@ def resolve_counts(counts: int | Mapping[str, int] | list[int] | tuple[int, ...]
     """Return a number of images for every class of `spec`, from one number for all, a list, or a dict by class name.
 
     Raises:
-        DataError: a negative number, a list of another length, or a name that `spec` does not have.
+        DataError: a negative or fractional number, a list of another length, or a name that `spec` does not have.
 
     >>> resolve_counts({"b": 3}, DataSpec(channels=1, class_names=("a", "b")))
     [0, 3]
@@ -114,13 +119,26 @@ def resolve_counts(counts: int | Mapping[str, int] | list[int] | tuple[int, ...]
         unknown = [name for name in counts if name not in spec.class_names]
         if unknown:
             raise DataError(f"counts has unknown classes {shorten(unknown)}; known: {shorten(spec.class_names)}")
-        resolved = [counts.get(name, 0) for name in spec.class_names]
-    elif isinstance(counts, int):
-        resolved = [counts] * spec.num_classes
+        given = [counts.get(name, 0) for name in spec.class_names]
+    elif isinstance(counts, Iterable):
+        given = list(counts)
     else:
-        resolved = [int(count) for count in counts]
-    if len(resolved) != spec.num_classes:
-        raise DataError(f"counts must have one number for each of {spec.num_classes} classes, got {len(resolved)}")
-    if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in resolved):
-        raise DataError(f"counts must be integers of at least 0, got {shorten(resolved)}")
+        given = [counts] * spec.num_classes
+    if len(given) != spec.num_classes:
+        raise DataError(f"counts must have one number for each of {spec.num_classes} classes, got {len(given)}")
+    try:
+        resolved = [operator.index(count) for count in given]  # takes NumPy's integers, but no floats
+    except TypeError:
+        resolved = [-1]
+    if any(isinstance(count, bool) for count in given) or min(resolved, default=0) < 0:
+        raise DataError(f"counts must be integers of at least 0, got {shorten(given)}")
     return resolved
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether `text` can be written as UTF-8; names of files that are not UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Files and directories that appear whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genaug.errors import GenaugError
+from genaug.errors import GenaugError, shorten
 
 
 @contextmanager
@@ -28,10 +29,13 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 def check_vacant(path: Path, *, overwrite: bool = False) -> None:
     """Raise a `GenaugError` where `path` exists, is not an empty directory, and `overwrite` is not set."""
-    if overwrite or not path.exists():
-        return
-    if path.is_dir() and not any(path.iterdir()):
-        return
+    if "\0" in str(path):
+        raise GenaugError(f"{shorten(str(path))}: must be a path without null characters")
+    with explain_write_errors(path):
+        if overwrite or not path.exists():
+            return
+        if path.is_dir() and not any(path.iterdir()):
+            return
     raise GenaugError(f"{path}: exists already; choose another output, or overwrite it (--overwrite, overwrite=True)")
 
 
@@ -39,9 +43,9 @@ def check_vacant(path: Path, *, overwrite: bool = False) -> None:
 def new_directory(path: Path, *, overwrite: bool = False, last: str) -> Iterator[Path]:
     """Yield an empty directory beside `path` that takes its place when the block ends, and is removed if it fails.
 
-    Everything written is flushed to the disk before the change. Where `path` exists (and `overwrite` is set), its
-    files are replaced one by one, the file named `last` at the end, so that a torn replacement shows: `last` holds
-    the hash of the others.
+    Everything written is flushed to the disk before the change. A directory that exists is kept (it may be a mount
+    point, a symbolic link, or the current one): the new one is made inside it, and files are moved or replaced one by
+    one, the file named `last` at the end, so that a torn replacement shows: `last` holds the hash of the others.
 
     Raises:
         GenaugError: `path` exists and `overwrite` is not set, or the disk is full or not writable.
@@ -49,16 +53,20 @@ def new_directory(path: Path, *, overwrite: bool = False, last: str) -> Iterator
     path = Path(path)
     check_vacant(path, overwrite=overwrite)
     with explain_write_errors(path):
+        inside = path.is_dir()
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path if inside else path.parent))
     try:
         with explain_write_errors(path):
-            aside.chmod(0o777 & ~_umask())
+            apply_umask(aside)
             yield aside
             for file in aside.iterdir():
                 _sync(file)
             _sync(aside)
-            if path.is_dir() and any(path.iterdir()):
+            if inside:
+                for file in aside.iterdir():
+                    if (path / file.name).is_dir():  # before anything is replaced
+                        raise IsADirectoryError(errno.EISDIR, f"{file.name} in it is a directory")
                 for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
                     os.replace(file, path / file.name)
                 aside.rmdir()
@@ -81,7 +89,7 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
+            apply_umask(Path(name))
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -107,7 +115,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
+def apply_umask(path: Path) -> None:
+    """Give a file or directory the permissions that an ordinary new one gets; temporary ones are private."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

@@ -1,5 +1,6 @@
 """From a name, a path or a hub id to a model; and where shipped recipes and weights lie."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 
 from genaug import checkpoint
 from genaug.devices import choose_device
-from genaug.errors import CheckpointError, shorten
+from genaug.errors import CheckpointError, GenaugError, shorten
 from genaug.models import FAMILIES, Model
 from genaug.models.base import download
 
@@ -32,6 +33,14 @@ def is_path(name: str | Path) -> bool:
     (True, False)
     """
     return isinstance(name, Path) or name in (".", "..") or name.startswith(("/", "./", "../", "~", "\\"))
+
+
+def expand(name: str | Path, *, error: type[GenaugError]) -> Path:
+    """Return the path `name` with `~` expanded, or raise `error` where that user is not known."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as problem:
+        raise error(f"{name}: cannot be expanded ({problem})") from None
 
 
 def load(name: str | Path, *, device: str | torch.device | None = None) -> Model:
@@ -65,9 +74,11 @@ def resolve(name: str | Path) -> Path:
     Raises:
         CheckpointError: an unknown or malformed name, or a directory that is missing.
     """
+    if not isinstance(name, str | Path):
+        raise CheckpointError(f"name must be a string or a Path, got {type(name).__name__}")
     if is_path(name):
-        directory = Path(name).expanduser()
-        if not directory.is_dir():
+        directory = expand(name, error=CheckpointError)
+        if not os.path.isdir(directory):
             raise CheckpointError(f"{directory}: no such directory")
         return directory
     name = str(name)

@@ -14,7 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rich.style  # noqa: F401 (draws from `random` when it is imported, which is no test's doing)
 import torch
+
+# The models are tiny: more threads gain nothing, and lose much where other processes use the cores.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -148,9 +148,7 @@ def test_filters_accept_and_are_recorded(tmp_path: Path) -> None:
 def test_filters_that_reject_all() -> None:
     source = LinearSource()
     with pytest.raises(DataError, match=r"filters accept too few .* 'bee': 0 of 256 drawn, 2 wanted; loosen"):
-        SampleBank.generate(
-            source, {"bee": 2}, seed=0, filters=[lambda images, labels: labels > 5], progress=False
-        )
+        SampleBank.generate(source, {"bee": 2}, seed=0, filters=[lambda images, labels: labels > 5], progress=False)
     assert source.draws == 256
 
 
@@ -635,8 +633,7 @@ def test_unknown_format(tmp_path: Path) -> None:
         make().export(tmp_path / "out", format="zip")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
-def test_failed_export_leaves_nothing(tmp_path: Path, format: str) -> None:
+def test_failed_export_leaves_nothing(tmp_path: Path) -> None:
     script = """
 import resource, signal, sys, torch
 from pathlib import Path
@@ -653,14 +650,14 @@ source = SimpleNamespace(spec=DataSpec(3, 64, 64, ("a",)), sample=sample)
 bank = SampleBank.generate(source, 8, seed=0, progress=False)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
-try:
-    bank.export(Path(sys.argv[1], "out"), format=sys.argv[2])
-except GenaugError as problem:
-    print(problem)
+for format in ("imagefolder", "bank", "parquet"):
+    try:
+        bank.export(Path(sys.argv[1], "out"), format=format)
+    except GenaugError as problem:
+        print(problem)
 """
-    command = [sys.executable, "-c", script, str(tmp_path), format]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "cannot be written" in result.stdout
+    result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert result.stdout.count("cannot be written") == 3
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,7 @@
 """An arm: one way to train the classifier of a comparison."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +55,9 @@ def train_classifier(
 ) -> tuple[nn.Module, list[int]]:
     """Train a new classifier on `train` under `arm`; return it, in evaluation mode, and the class counts it drew from.
 
-    Weights at the start and the draws of classes depend on `seed` alone, so that arms are paired.
+    Weights at the start, the draws of classes and dropout depend on `seed` alone, so that arms are paired.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "classifier"))
+    with _own_randomness(derive_seed(seed, "classifier"), device):
         net = classifier(train.spec).to(device).train()
     dataset: Any = train
     if arm.source is not None:
@@ -72,7 +72,8 @@ def train_classifier(
             group["lr"] = budget.learning_rate * factor
         rows = sampler.rows(step, batch_size=budget.batch_size).tolist()
         images, labels = _fetch(dataset, rows)
-        loss = F.cross_entropy(net(images.to(device)), labels.to(device))
+        with _own_randomness(derive_seed(seed, "classifier dropout", step), device):
+            loss = F.cross_entropy(net(images.to(device)), labels.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -84,6 +85,18 @@ def predict(net: nn.Module, images: Tensor, *, device: torch.device, batch_size:
     """Return the predicted classes (N,) of public images (N, C, H, W), on the CPU."""
     with torch.no_grad():
         return torch.cat([net(chunk.to(device)).argmax(1).cpu() for chunk in images.split(batch_size)])
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, which new weights and dropout draw from, and give them their states back."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _is_maker(source: Any) -> bool:

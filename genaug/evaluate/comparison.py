@@ -133,7 +133,7 @@ def compare_arms(
 
     Raises:
         GenaugError: an unknown rival, no arms, no seeds.
-        DataError: train and test of different formats or classes, or sharing an image.
+        DataError: train and test of different formats or classes, without images, or sharing one.
 
     >>> from genaug.data import load_data
     >>> digits = load_data("digits")
@@ -180,6 +180,9 @@ def compare_arms(
 
 
 def _check_parts(train: LabeledImages, test: LabeledImages) -> None:
+    for name, part in (("train", train), ("test", test)):
+        if not len(part):
+            raise DataError(f"{name} must hold at least one image, got none")
     if train.spec != test.spec:
         raise DataError(f"train and test must have one format and the same classes, got {train.spec} and {test.spec}")
     shared = {image.numpy().tobytes() for image in train.images} & {image.numpy().tobytes() for image in test.images}

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from genaug.bank import SampleBank
 from genaug.data import LabeledImages
@@ -70,8 +72,8 @@ def plot_recall(comparison: Comparison, path: Path, *, counts: Sequence[int]) ->
     _save(figure, path)
 
 
-def _for_display(image: torch.Tensor) -> torch.Tensor:
-    return image.permute(1, 2, 0) if len(image) == 3 else image[0]
+def _for_display(image: torch.Tensor) -> NDArray[np.uint8]:
+    return (image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy()
 
 
 def _save(figure: Figure, path: Path) -> None:

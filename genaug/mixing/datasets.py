@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from genaug.bank import SampleBank
-from genaug.bank_drawing import Counts, check_source
+from genaug.bank.drawing import Counts, check_source
 from genaug.errors import DataError, shorten
-from genaug.mixing.balance import Target, balance
 from genaug.mixing.kinds import ImageKind, add_source
 from genaug.mixing.probe import Pipeline
 from genaug.mixing.real import check_items, describe_real, fetch
+from genaug.mixing.targets import Target, balance
 from genaug.seeding import derive_seed, make_generator
 from genaug.spec import DataSpec, resolve_counts
 

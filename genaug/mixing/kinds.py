@@ -136,7 +136,10 @@ class LabelKind:
         if self.family == "int":
             return list(labels.tolist())
         if self.family == "tensor":
-            return list(torch.from_numpy(labels).to(self.dtype).reshape(-1, *self.shape).unbind())
+            # one tensor for each class there is, not for each item: making them is most of what a batch costs
+            classes, places = np.unique(labels, return_inverse=True)
+            tensors = torch.from_numpy(classes).to(self.dtype).reshape(-1, *self.shape).unbind()
+            return [tensors[place] for place in places.tolist()]
         if self.family == "number":
             return list(labels.astype(self.dtype))
         return [np.full(self.shape, label, dtype=self.dtype) for label in labels]
@@ -160,6 +163,11 @@ def describe_label(value: Any, *, name: str) -> LabelKind:
         f"{name} must be one class index (an integer), got {shorten(value)}; "
         "turn names into indices (class_encode_column in Hugging Face datasets)"
     )
+
+
+def to_index(label: Any) -> int:
+    """Return a label of any kind as an int."""
+    return int(label.item() if hasattr(label, "item") else label)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from genaug.errors import DataError, shorten
-from genaug.mixing.kinds import describe_label, find_range
+from genaug.mixing.kinds import describe_label, find_range, to_index
 from genaug.mixing.probe import (
     Pipeline,
     Twin,
@@ -102,7 +102,7 @@ def _labels_at(dataset: Any, indices: Sequence[int], keys: Keys) -> list[int]:
     raw = [twin.read(index).raw_label(form) for index in indices]
     for label in raw:
         describe_label(label, name="labels of real")
-    return [int(label) for label in raw]
+    return [to_index(label) for label in raw]
 
 
 def _known_labels(dataset: Any, keys: Keys) -> list[int] | None:
@@ -156,6 +156,8 @@ def check_items(dataset: Any, pipeline: Pipeline, *, ranges: bool) -> None:
     Raises:
         DataError: other labels than listed; floats outside [0, 1], for which no conversion is known.
     """
+    if pipeline.call == "batch":  # labels are a column, and raw images are files
+        return
     leaves = list(_leaves(dataset))
     for leaf in leaves:
         known = None if is_hugging_face(leaf) else _known_labels(leaf, Keys(None, None))
@@ -163,10 +165,10 @@ def check_items(dataset: Any, pipeline: Pipeline, *, ranges: bool) -> None:
         count = min(max(CHECKED_ITEMS // len(leaves), 1), len(leaf))
         for index in torch.linspace(0, len(leaf) - 1, count).long().tolist():
             capture = twin.read(index)
-            label = capture.raw_label(pipeline.form)
-            if known is not None and known[index] != int(label):
+            label = to_index(capture.raw_label(pipeline.form))
+            if known is not None and known[index] != label:
                 raise DataError(
-                    f"real lists label {known[index]} for item {index} and returns {int(label)}; pass labels= "
+                    f"real lists label {known[index]} for item {index} and returns {label}; pass labels= "
                     "with the class index of every item"
                 )
             if ranges:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from genaug import checkpoint
@@ -80,19 +79,58 @@ class Model(nn.Module, ModelHubMixin):
         self.spec.check_labels(labels, count=count, null=True)
         return labels.to(self.device)
 
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write a checkpoint directory, whole or not at all, in place of one that is there; keep its model card.
+
+        The mixin's own method removes the old `config.json` before anything new is written.
+
+        Args:
+            save_directory: where to write.
+            config: ignored, as are `model_card_kwargs`; the model knows both.
+            repo_id: where to push to; the directory's name by default.
+            push_to_hub: also upload it, and return the commit's address.
+            model_card_kwargs: ignored.
+            push_to_hub_kwargs: passed on to `push_to_hub`.
+
+        Raises:
+            GenaugError: the disk is full or not writable.
+        """
+        directory = Path(save_directory)
+        self._save_pretrained(directory)
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or directory.name, **push_to_hub_kwargs)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write `model.safetensors`, `config.json` and, where there is none yet, the model card."""
-        existing = Path(save_directory) / checkpoint.CARD
-        card = existing.read_text(encoding="utf-8") if existing.is_file() else make_card(self)
-        self.save(save_directory, card=card, overwrite=True)
+        self.save(save_directory, card=_read_card(Path(save_directory) / checkpoint.CARD), overwrite=True)
 
     def save(self, directory: str | Path, *, card: str | None = None, overwrite: bool = False) -> None:
         """Write a checkpoint directory, whole or not at all.
 
         Raises:
-            GenaugError: the directory exists and `overwrite` is not set, or the disk is full.
+            GenaugError: the directory exists and `overwrite` is not set, the disk is full, or the weights are of
+                another dtype than the family's, and could not be loaded again.
         """
         from genaug import __version__
+
+        tensors = self.state_dict()
+        with torch.device("meta"):
+            expected = checkpoint.describe_tensors(type(self)(self.spec, self.config).state_dict())
+        for name, found in checkpoint.describe_tensors(tensors).items():
+            if expected.get(name) != found:
+                raise GenaugError(
+                    f"{name} must be {expected.get(name)} to be saved, got {found}; call model.float() first"
+                )
 
         config = CheckpointConfig(
             family=self.family,
@@ -104,7 +142,7 @@ class Model(nn.Module, ModelHubMixin):
             versions={"genaug": __version__, "torch": torch.__version__},
         )
         card = make_card(self) if card is None else card
-        checkpoint.write_checkpoint(Path(directory), config, self.state_dict(), card, overwrite=overwrite)
+        checkpoint.write_checkpoint(Path(directory), config, tensors, card, overwrite=overwrite)
 
     @classmethod
     def from_pretrained(
@@ -126,6 +164,8 @@ class Model(nn.Module, ModelHubMixin):
         """
         if model_kwargs:
             raise TypeError(f"from_pretrained got unexpected arguments: {', '.join(model_kwargs)}")
+        if isinstance(pretrained_model_name_or_path, Path):
+            return cls._read(pretrained_model_name_or_path)
         return cls._from_pretrained(
             model_id=str(pretrained_model_name_or_path),
             revision=revision,
@@ -170,9 +210,18 @@ def download(model_id: str, **options: Any) -> Path:
     try:
         hf_hub_download(model_id, checkpoint.WEIGHTS, **options)
         return Path(hf_hub_download(model_id, checkpoint.CONFIG, **options)).parent
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
+    except Exception as problem:  # of the hub's client, its HTTP library, or the disk
         reason = shorten(str(problem).strip().split("\n")[0], 120)
         raise CheckpointError(f"{model_id}: cannot be fetched from the Hugging Face hub ({reason})") from None
+
+
+def _read_card(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise GenaugError(f"{path}: the model card cannot be kept ({problem}); remove it first") from None
 
 
 def require(model: object, method: str) -> Callable[..., Any]:

@@ -1,5 +1,8 @@
 """Densities of latents per class, fitted after training: ex-post density estimation (Ghosh et al. 2020, section 4)."""
 
+import math
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -82,7 +85,7 @@ class LatentDensity(nn.Module):
         """
         component = self._likeliest(latents, labels)
         mean = self.means[labels, component]
-        kept = (1.0 - strength**2) ** 0.5
+        kept = math.sqrt(1.0 - strength**2)
         return mean + kept * (latents - mean) + strength * self._scaled(noise, labels, component)
 
     def _scaled(self, noise: Tensor, labels: Tensor, component: Tensor) -> Tensor:
@@ -109,10 +112,17 @@ def _covariance(mu: np.ndarray, var: np.ndarray, weight: np.ndarray | None = Non
 
 def _split(mu: np.ndarray, components: int) -> list[np.ndarray]:
     """Share the rows among as many components as their number carries: a list of responsibilities (N,)."""
-    components = max(1, min(components, len(mu) // MIN_IMAGES_PER_COMPONENT))
+    if components > 1:  # the number of distinct rows is only then worth counting
+        components = max(1, min(components, len(np.unique(mu, axis=0)) // MIN_IMAGES_PER_COMPONENT))
     if components == 1:
         return [np.ones(len(mu))]
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    mixture = GaussianMixture(components, covariance_type="diag", reg_covar=1e-3, random_state=0).fit(mu)
+    mixture = GaussianMixture(components, covariance_type="diag", reg_covar=1e-3, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # where it stopped will do: it is shrunk and only drawn from
+        mixture.fit(mu)
     return list(mixture.predict_proba(mu).T)

@@ -8,10 +8,12 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from genaug.config import MAX_CONFIG_BYTES, parse_config, read_bounded
+from genaug.config import parse_config, read_bounded
 from genaug.errors import GenaugError, RecipeError, shorten
 from genaug.models import FAMILIES
-from genaug.zoo import WORD, is_path, shipped
+from genaug.zoo import WORD, expand, is_path, shipped
+
+MAX_RECIPE_BYTES = 1 << 16  # more of it would take PyYAML seconds to parse
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,10 @@ def list_recipes() -> list[str]:
 
 
 def _find(name: str | Path) -> Path:
+    if not isinstance(name, str | Path):
+        raise RecipeError(f"recipe must be a name, a path, a dict or a Recipe, got {type(name).__name__}")
     if is_path(name) or str(name).endswith((".yaml", ".yml")):
-        return Path(name).expanduser()
+        return expand(name, error=RecipeError)
     if re.fullmatch(WORD, str(name)) and str(name) in list_recipes():
         return shipped("recipes") / f"{name}.yaml"
     raise RecipeError(
@@ -137,12 +141,25 @@ def _find(name: str | Path) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with numbers such as 2e-3 as floats (as in YAML 1.2) and without aliases, which can blow up a file."""
+    """YAML with numbers such as 2e-3 as floats (as in YAML 1.2).
+
+    Without aliases, which can blow up a file; tags, some of which crash PyYAML; and keys that stand twice.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed in a recipe")
+        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError("tags such as !!int are not allowed in a recipe")
         return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+        if repeated:
+            raise yaml.YAMLError(f"field {shorten(repeated[0])} stands twice")
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -159,7 +176,7 @@ def _parse_yaml(text: str | bytes, where: str) -> Any:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    values = _parse_yaml(read_bounded(path, MAX_CONFIG_BYTES, error=RecipeError), path.name)
+    values = _parse_yaml(read_bounded(path, MAX_RECIPE_BYTES, error=RecipeError), path.name)
     if not isinstance(values, dict):
         raise RecipeError(f"{path.name}: must hold fields such as 'family: vae', got {shorten(values)}")
     return values

@@ -1,5 +1,6 @@
 """The base of per-image transforms that run a model inside a torchvision v2 pipeline."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from genaug.images import cast_like
 from genaug.models import Model, require
 from genaug.spec import DataSpec
 from genaug.zoo import load, resolve
+
+PIL_MODES = ("L", "RGB", "RGBA")  # whose bytes are the pixel values that models know
 
 
 def _is_plain_tensor(value: Any) -> bool:
@@ -52,7 +55,7 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         # Held in a tuple, so that torch does not take it for a part of the pipeline to move, list and save.
         self._loaded: tuple[Any, ...] = ()
         if isinstance(model, (str, Path)):
-            self._directory = resolve(model)
+            self._directory = resolve(model).absolute()
             config = checkpoint.read_checkpoint_config(self._directory)
             self.spec: DataSpec = config.spec
             self._sha256 = config.weights_sha256
@@ -98,8 +101,8 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
             raise DataError(f"images of one sample must be equally many, got {len(chosen)} and {_count(inpt)}")
         if not chosen.any():
             return inpt
-        pixels = pil_to_tensor(inpt) if isinstance(inpt, PIL.Image.Image) else inpt.as_subclass(Tensor)
-        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        pixels = _to_tensor(inpt)
+        flat = pixels.reshape(len(chosen), *pixels.shape[-3:])
         self.spec.check_images(flat)
         rows = chosen.nonzero().flatten().to(flat.device)
         picked = flat[rows]
@@ -122,4 +125,12 @@ def _count(inpt: Any) -> int:
         return 1
     if inpt.ndim < 3:
         raise DataError(f"images must have shape (..., C, H, W), got {tuple(inpt.shape)}")
-    return inpt[..., 0, 0, 0].numel()  # type: ignore[no-any-return]
+    return math.prod(inpt.shape[:-3])
+
+
+def _to_tensor(inpt: Any) -> Tensor:
+    if not isinstance(inpt, PIL.Image.Image):
+        return inpt.as_subclass(Tensor)  # type: ignore[no-any-return]
+    if inpt.mode not in PIL_MODES:
+        raise DataError(f"a PIL image must be of mode {', '.join(PIL_MODES)}, got mode {inpt.mode}; convert it first")
+    return pil_to_tensor(inpt)  # type: ignore[no-any-return]

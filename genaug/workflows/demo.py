@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from genaug.bank import SampleBank
+from genaug.bank.files import IMAGES, PROVENANCE
 from genaug.data import LabeledImages, load_data, longtail_indices, stratified_split
-from genaug.errors import GenaugError
+from genaug.devices import choose_device
+from genaug.errors import GenaugError, shorten
 from genaug.evaluate import Arm, Comparison, compare_arms
 from genaug.evaluate.plots import plot_real_beside_synthetic, plot_recall
 from genaug.mixing import balance
@@ -16,6 +18,7 @@ from genaug.models import SmallCNN
 from genaug.progress import progress_bar
 from genaug.storage import check_vacant
 from genaug.training import load_recipe, train
+from genaug.training.engine import CONTENTS as TRAINING_CONTENTS
 
 RECIPE = "demo-vae"
 IMBALANCE_FACTOR = 20.0
@@ -24,6 +27,7 @@ CLASSIFIER_STEPS = 300
 TARGET, CAP = "median", 5.0
 REAL, RIVAL, OURS = "real only", "class-balanced", "class-balanced + genaug"
 CONTENTS = ("results.json", "real-and-synthetic.png", "recall.png", "bank", "training")
+FOLDERS = {"bank": (IMAGES, PROVENANCE), "training": TRAINING_CONTENTS}
 
 
 def run_demo(
@@ -44,7 +48,7 @@ def run_demo(
 
     Args:
         output: a new folder.
-        seeds: number of repetitions.
+        seeds: number of repetitions, at least 2.
         first_seed: seed of the first one.
         validation: score on a part split off the training data instead of on the test part, for choosing settings.
         device: where to train.
@@ -52,9 +56,12 @@ def run_demo(
         progress: show a progress bar.
 
     Raises:
-        GenaugError: an `output` that exists, a disk that is full.
+        GenaugError: fewer than two seeds, an `output` that exists, a device that is not there, a disk that is full.
     """
     output = Path(output).expanduser()
+    if not seeds >= 2:
+        raise GenaugError(f"seeds must be at least 2 for an interval, got {shorten(seeds)}")
+    choose_device(device)  # a wrong one must not cost an earlier demo
     _prepare(output, overwrite=overwrite)
     pool, test = load_data("digits", split="train"), load_data("digits", split="test")
     if validation:
@@ -113,9 +120,11 @@ def run_demo(
 def _prepare(output: Path, *, overwrite: bool) -> None:
     check_vacant(output, overwrite=overwrite)
     if output.is_dir() and any(output.iterdir()):
-        strangers = sorted(path.name for path in output.iterdir() if path.name not in CONTENTS)
+        strangers = [path.name for path in output.iterdir() if path.name not in CONTENTS]
+        for folder, names in FOLDERS.items():
+            strangers += [f"{folder}/{path.name}" for path in (output / folder).glob("*") if path.name not in names]
         if strangers:
-            raise GenaugError(f"{output}: holds {strangers[0]}, which no demo wrote; choose another output")
+            raise GenaugError(f"{output}: holds {min(strangers)}, which no demo wrote; choose another output")
         for name in CONTENTS:
             path = output / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

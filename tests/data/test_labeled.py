@@ -303,15 +303,6 @@ def test_a_damaged_file_of_a_data_set_is_named(tmp_path: Path) -> None:
         from_dataset(ImageFolder(str(tmp_path)))
 
 
-def test_resize_of_tensors_is_antialiased(digits: LabeledImages) -> None:
-    data = from_dataset(digits, resize=(4, 6))
-    assert data.spec.size == "1x4x6"
-    oracle = v2.functional.resize(digits.images, [4, 6], antialias=True)
-    assert torch.equal(data.images, oracle)
-    floats = from_dataset([(image / 255, label) for image, label in digits], resize=(4, 6))
-    assert (floats.images.int() - oracle.int()).abs().max() <= 1  # fixed-point weights of the uint8 kernel
-
-
 def test_real_data_set_of_parquet_files(data_dir: Path, tmp_path: Path) -> None:
     path = str(data_dir / "solar" / "train.parquet")
     table = datasets.load_dataset("parquet", data_files=path, split="train[:300]", cache_dir=str(tmp_path))

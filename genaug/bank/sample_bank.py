@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genaug.bank_drawing import Counts, Filter, draw_bank, write_bank
-from genaug.bank_exports import export_bank
-from genaug.bank_files import Pixels, Provenance, read_bank
+from genaug.bank.drawing import Counts, Filter, draw_bank, write_bank
+from genaug.bank.exports import export_bank
+from genaug.bank.files import Pixels, Provenance, read_bank
 from genaug.errors import DataError, shorten
 from genaug.spec import DataSpec
 
@@ -32,8 +32,8 @@ class SampleBank:
     ([2, 3], [0, 0, 1, 1, 1], (2, 5))
     """
 
-    def __init__(self, pixels: Pixels, provenance: Provenance, *, path: Path | None = None) -> None:
-        self._pixels = pixels
+    def __init__(self, stored: Tensor | Pixels, provenance: Provenance, *, path: Path | None = None) -> None:
+        self._stored = stored  # a tensor in memory, which processes can share, or the mapped file
         self.provenance = provenance
         self.path = path
         self._starts = [0, *np.cumsum(provenance.counts).tolist()]
@@ -97,6 +97,10 @@ class SampleBank:
         return cls(pixels, provenance, path=Path(path).absolute())
 
     @property
+    def _pixels(self) -> Pixels:
+        return self._stored.numpy() if isinstance(self._stored, Tensor) else self._stored
+
+    @property
     def spec(self) -> DataSpec:
         """Size of the images, and names of the classes."""
         return self.provenance.spec
@@ -112,7 +116,7 @@ class SampleBank:
         return torch.repeat_interleave(torch.tensor(self.counts))
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self._stored)
 
     def __repr__(self) -> str:
         return f"SampleBank({len(self)} images {self.spec.size} of {self.spec.num_classes} classes, path={self.path})"
@@ -204,8 +208,7 @@ class SampleBank:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:
             return _reopen, (str(self.path), self.provenance.images_sha256)
-        # as a tensor, which processes share instead of copying it
-        return _restore, (torch.from_numpy(self._pixels), self.provenance)
+        return SampleBank, (self._stored, self.provenance)
 
 
 def _reopen(path: str, images_sha256: str) -> SampleBank:
@@ -213,7 +216,3 @@ def _reopen(path: str, images_sha256: str) -> SampleBank:
     if bank.provenance.images_sha256 != images_sha256:
         raise DataError(f"{path}: the bank was replaced by another one while it was in use; open it again")
     return bank
-
-
-def _restore(images: Tensor, provenance: Provenance) -> SampleBank:
-    return SampleBank(images.numpy(), provenance)

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genaug import __version__
-from genaug.bank_files import PROVENANCE, BankWriter, Pixels, Provenance
+from genaug.bank.files import PROVENANCE, BankWriter, Pixels, Provenance
 from genaug.errors import DataError, shorten
 from genaug.images import to_uint8
 from genaug.progress import Update, progress_bar
@@ -28,18 +27,18 @@ Filter = Callable[[Tensor, Tensor], Tensor]
 
 def draw_bank(
     source: Any, counts: Counts, *, seed: int, filters: Sequence[Filter], progress: bool
-) -> tuple[Pixels, Provenance]:
+) -> tuple[Tensor, Provenance]:
     """Return accepted samples of `source` in memory, sorted by class, and their provenance; see `SampleBank.generate`.
 
     Raises:
         DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
     """
     provenance = _describe(source, _check_request(source, counts, seed), seed, filters)
-    pixels, filled = np.empty(provenance.shape, dtype=np.uint8), 0
+    pixels, filled = torch.empty(provenance.shape, dtype=torch.uint8), 0
 
     def keep(images: Pixels) -> None:
         nonlocal filled
-        pixels[filled : filled + len(images)] = images
+        pixels[filled : filled + len(images)] = torch.from_numpy(images)
         filled += len(images)
 
     return pixels, replace(provenance, acceptance=_draw(source, provenance, filters, keep, progress))
@@ -157,11 +156,12 @@ def _draw_class(
 def _draw_chunk(source: Any, index: int, chunk: int, seed: int) -> tuple[Tensor, Tensor]:
     # always whole chunks: a model's samples, drawn with one generator, depend on the size of the batch
     labels = torch.full((CHUNK,), index)
-    images = source.sample(labels, generator=make_generator(seed, "bank", index, chunk))
+    with torch.no_grad():
+        images = source.sample(labels, generator=make_generator(seed, "bank", index, chunk))
     source.spec.check_images(images, name="images of source")
     if images.ndim != 4 or len(images) != CHUNK:
         raise DataError(f"images of source must be as many as the labels ({CHUNK}), got shape {tuple(images.shape)}")
-    return to_uint8(images.detach()).cpu(), labels
+    return to_uint8(images).cpu(), labels
 
 
 def _accept(images: Tensor, labels: Tensor, filters: Sequence[Filter]) -> Tensor:

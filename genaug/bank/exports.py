@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genaug.bank_files import IMAGES, PROVENANCE, BankWriter, Pixels, Provenance
+from genaug.bank.files import IMAGES, PROVENANCE, BankWriter, Pixels, Provenance
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.storage import check_vacant, explain_write_errors, new_directory
 

@@ -1,0 +1,5 @@
+"""Pools of synthetic samples on disk, with where they came from."""
+
+from genaug.bank.sample_bank import SampleBank
+
+__all__ = ["SampleBank"]

@@ -1,0 +1,50 @@
+"""Every shipped model meets the scores it records, and every shipped recipe trains."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import genaug
+from genaug.data import load_data, stratified_split
+from genaug.training import load_recipe, train
+from genaug.training.recipe import list_recipes
+from genaug.zoo import shipped
+
+MODELS = genaug.list_models()
+
+
+@pytest.mark.parametrize("name", ["digits-vae"])
+def test_scores_are_the_recorded_ones(name):
+    model = genaug.load(name)
+    data = load_data(name.split("-")[0])
+    _, held_out = stratified_split(
+        data.labels, fraction=model.recipe["training"]["validation_fraction"], seed=model.recipe["seed"]
+    )
+    part = data.subset(held_out)
+    scores = model.measure(part.images, part.labels)
+    assert scores["held_out_images"] == model.scores["held_out_images"]
+    for key in ("elbo_nats", "reconstruction_mse"):
+        assert scores[key] == pytest.approx(model.scores[key], rel=2e-3)  # other processors round otherwise
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_comes_with_its_recipe_and_card(name):
+    model = genaug.load(name)
+    assert dataclasses.asdict(load_recipe(name)) == model.recipe
+    card = (shipped("pretrained") / name / "README.md").read_text()
+    assert f'genaug.load("{name}")' in card
+    assert f"{model.scores['elbo_nats']:.2f}" in card
+
+
+def test_models_are_small_enough_to_ship():
+    files = [path for path in shipped("pretrained").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40_000_000
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipe_trains_two_steps_and_says_its_command(name, tmp_path):
+    header = Path(shipped("recipes") / f"{name}.yaml").read_text().split("family:")[0]
+    assert all(word in header for word in ("# command:", "# time:", "# score:"))
+    recipe = load_recipe(name, overrides=["training.steps=2", "training.batch_size=16"])
+    assert train(recipe, data="digits", output=tmp_path / "run", progress=False).steps == 2

@@ -1,0 +1,183 @@
+"""Directories and files appear whole or not at all, whatever goes wrong on the way."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from genaug.errors import GenaugError
+from genaug.storage import check_vacant, explain_write_errors, hash_file, new_directory, write_json, write_text
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {file.name: file.read_text() if file.is_file() else "directory" for file in directory.iterdir()}
+
+
+def fill(directory: Path, mark: str) -> None:
+    for name in ("config", "a", "z"):
+        (directory / name).write_text(mark)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "out"
+    path.mkdir()
+    fill(path, "old")
+    (path / "stranger").write_text("kept")
+    return path
+
+
+WHOLE_OLD = {"config": "old", "a": "old", "z": "old", "stranger": "kept"}
+
+
+def test_a_new_directory_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "out"
+    with new_directory(path, last="config") as aside:
+        assert aside.parent == path.parent
+        assert not path.exists()
+        fill(aside, "new")
+    assert contents(path) == {"config": "new", "a": "new", "z": "new"}
+    assert os.listdir(path.parent) == ["out"]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    with new_directory(tmp_path / "out", last="config") as aside:
+        fill(aside, "new")
+    write_text(tmp_path / "text", "x")
+    (tmp_path / "plain").write_text("x")
+    (tmp_path / "folder").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "folder").stat().st_mode
+    assert (tmp_path / "text").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_existing_one_is_an_error(old: Path) -> None:
+    with pytest.raises(GenaugError, match="out: exists already; .*--overwrite"), new_directory(old, last="config"):
+        pytest.fail("the block must not run")
+    assert contents(old) == WHOLE_OLD
+    assert os.listdir(old.parent) == ["out"]
+
+
+def test_overwriting_keeps_strangers_and_moves_the_last_file_last(old: Path) -> None:
+    moved: list[str] = []
+    recording = True
+
+    def record(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.rename" and recording:
+            moved.append(Path(str(arguments[1])).name)
+
+    sys.addaudithook(record)
+    with new_directory(old, overwrite=True, last="config") as aside:
+        fill(aside, "new")
+        assert {name: text for name, text in contents(old).items() if name != aside.name} == WHOLE_OLD
+    recording = False
+    assert contents(old) == {"config": "new", "a": "new", "z": "new", "stranger": "kept"}
+    assert sorted(moved) == ["a", "config", "z"]
+    assert moved[-1] == "config"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), RuntimeError("stop"), OSError(28, "No space left on device")])
+def test_a_failing_block_leaves_nothing(tmp_path: Path, old: Path, overwrite: bool, problem: BaseException) -> None:
+    path = old if overwrite else tmp_path / "fresh"
+    expected = GenaugError if isinstance(problem, OSError) else type(problem)
+    with pytest.raises(expected) as caught, new_directory(path, overwrite=overwrite, last="config") as aside:
+        fill(aside, "new")
+        raise problem
+    if isinstance(problem, OSError):
+        assert "cannot be written (No space left on device); what was there is unchanged" in str(caught.value)
+    assert contents(old) == WHOLE_OLD
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["empty", "link to empty", "current"])
+def test_an_empty_directory_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    inode = target.stat().st_ino
+    path = target
+    if kind == "link to empty":
+        path = tmp_path / "link"
+        path.symlink_to(target)
+    elif kind == "current":
+        monkeypatch.chdir(target)
+        path = Path(".")
+    with new_directory(path, last="config") as aside:
+        fill(aside, "new")
+    assert contents(target) == {"config": "new", "a": "new", "z": "new"}
+    assert target.stat().st_ino == inode  # a mount point, or a shell's current directory, stays what it was
+
+
+def test_nothing_is_replaced_where_one_file_cannot_be(old: Path) -> None:
+    (old / "z").unlink()
+    (old / "z").mkdir()
+    with (
+        pytest.raises(GenaugError, match="z in it is a directory"),
+        new_directory(old, overwrite=True, last="a") as new,
+    ):
+        fill(new, "new")
+    assert contents(old) == {**WHOLE_OLD, "z": "directory"}
+
+
+@pytest.mark.parametrize("name", ["file/below", "file/far/below", "a" * 300, "a" * 300 + "/below", "null\0"])
+def test_places_that_cannot_be_written_are_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(GenaugError, match="cannot be written|null"), new_directory(tmp_path / name, last="config"):
+        pytest.fail("the block must not run")
+    if "\0" not in name:
+        with pytest.raises(GenaugError, match="cannot be written"):
+            write_text(tmp_path / name, "text")
+    assert contents(tmp_path) == {"file": "kept"}
+
+
+def test_a_file_in_its_place_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for overwrite in (False, True):
+        with pytest.raises(GenaugError), new_directory(tmp_path / "file", overwrite=overwrite, last="config") as aside:
+            fill(aside, "new")
+    assert contents(tmp_path) == {"file": "kept"}
+
+
+def test_check_vacant(tmp_path: Path) -> None:
+    check_vacant(tmp_path / "nothing")
+    check_vacant(tmp_path)
+    (tmp_path / "file").write_text("x")
+    check_vacant(tmp_path, overwrite=True)
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(GenaugError, match="exists already"):
+            check_vacant(path)
+
+
+def test_text_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "text"
+    write_text(path, "old")
+    write_text(path, "né")
+    assert path.read_bytes() == "né".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "\udce9")
+    assert path.read_bytes() == "né".encode()
+    assert os.listdir(path.parent) == ["text"]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": [1]})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert contents(tmp_path) == {"x.json": '{\n  "a": [\n    1\n  ]\n}\n'}
+
+
+def test_write_errors_name_the_path(tmp_path: Path) -> None:
+    with pytest.raises(GenaugError, match="place: cannot be written .Read-only file system.; "):
+        with explain_write_errors(Path("place")):
+            raise OSError(30, "Read-only file system")
+    with pytest.raises(GenaugError, match="place: cannot be written .told so.; "), explain_write_errors(Path("place")):
+        raise OSError("told so")
+    with pytest.raises(KeyError), explain_write_errors(Path("place")):
+        raise KeyError
+
+
+def test_hash_is_sha256(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(data)
+    assert hash_file(tmp_path / "file") == hashlib.sha256(data).hexdigest()

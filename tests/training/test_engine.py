@@ -1,0 +1,289 @@
+"""The training loop: the same result however it is cut, and nothing lost when it goes wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+import genaug
+from genaug.data import LabeledImages, load_data
+from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, TrainingError
+from genaug.models import FAMILIES, VAE
+from genaug.training import load_recipe, train
+from genaug.training.state import list_states
+
+TINY = {
+    "family": "vae",
+    "model": {"width": 8, "hidden": 16, "latent_dim": 4},
+    "training": {"steps": 12, "batch_size": 16, "warmup_steps": 2, "save_every": 3, "log_every": 2, "sample_every": 5},
+}
+
+
+def recipe(**training: object) -> dict:
+    return {**TINY, "training": {**TINY["training"], **training}}
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabeledImages:
+    return load_data("digits").subset(torch.arange(300))
+
+
+@pytest.fixture(scope="module")
+def finished(digits, tmp_path_factory):
+    return train(recipe(), data=digits, output=tmp_path_factory.mktemp("runs") / "whole", progress=False)
+
+
+def weights(output: Path) -> dict[str, Tensor]:
+    return load_file(output / "model" / "model.safetensors")
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def read_log(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+class Stop(Exception):
+    """Cuts a run short without a chance to save."""
+
+
+def stop_at(step: int):
+    def on_step(done: int) -> None:
+        if done == step:
+            raise Stop
+
+    return on_step
+
+
+def test_same_recipe_same_weights_other_seed_other_weights(digits, finished, tmp_path):
+    again = train(recipe(), data=digits, output=tmp_path / "again", progress=False)
+    assert_same_weights(finished.output, again.output)
+    other = train({**recipe(), "seed": 1}, data=digits, output=tmp_path / "other", progress=False)
+    assert any(not torch.equal(w, weights(other.output)[name]) for name, w in weights(finished.output).items())
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 11])
+def test_resume_after_any_step_gives_the_same_bits_and_log(digits, finished, tmp_path, step):
+    output = tmp_path / "run"
+    with pytest.raises(Stop):
+        train(recipe(), data=digits, output=output, progress=False, on_step=stop_at(step))
+    result = train(recipe(), data=digits, output=output, progress=False, resume=True)
+    assert result.steps == 12
+    assert_same_weights(finished.output, output)
+    assert [line["step"] for line in read_log(output)] == [2, 4, 6, 8, 10, 12]
+    for line, expected in zip(read_log(output), read_log(finished.output), strict=True):
+        assert line["learning_rate"] == expected["learning_rate"]
+
+
+def test_killed_at_any_moment_and_resumed_gives_the_same_bits(digits, tmp_path):
+    # SIGKILL leaves no chance to tidy up. One thread on both sides, as results depend on the number of threads.
+    script = (
+        "import sys, torch\n"
+        "from genaug.data import load_data\n"
+        "from genaug.training import train\n"
+        "digits = load_data('digits').subset(torch.arange(300))\n"
+        "train(eval(sys.argv[1]), data=digits, output=sys.argv[2], resume=True, progress=False)\n"
+    )
+    longer = recipe(steps=4000, save_every=2, sample_every=10**6, log_every=1)
+    output, environment = tmp_path / "killed", {**os.environ, "OMP_NUM_THREADS": "1"}
+    reached = 0
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", script, repr(longer), str(output)], env=environment)
+        deadline = time.monotonic() + 120
+        while reached_step(output) < reached + 7 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.003)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+        reached = reached_step(output)
+    states = list_states(output / "states")
+    assert states, "killed before any state was saved"
+    # Go on here for a few steps, and compare with a run that was never cut.
+    end = int(states[-1].name.removeprefix("step-")) + 5
+    whole = tmp_path / "whole"
+    for run in (output, whole):
+        with pytest.raises(Stop):
+            train(longer, data=digits, output=run, resume=True, progress=False, on_step=stop_at(end))
+    saved = [list_states(run / "states")[-1] for run in (output, whole)]
+    assert saved[0].name == saved[1].name
+    one, two = (load_file(state / "state.safetensors") for state in saved)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not list((output / "states").glob(".*"))  # half-written states are gone
+
+
+def reached_step(output: Path) -> int:
+    try:
+        return len((output / "metrics.jsonl").read_text().splitlines())
+    except OSError:
+        return 0
+
+
+def test_output_has_everything(finished):
+    output = finished.output
+    assert load_recipe(output / "recipe.yaml").training.steps == 12
+    assert [state.name for state in list_states(output / "states")] == ["step-9", "step-12"]
+    assert list((output / "tensorboard").glob("events.out.tfevents.*"))
+    lines = read_log(output)
+    assert {"loss", "reconstruction", "kl", "gradient_norm", "learning_rate", "images_per_second"} <= lines[0].keys()
+    for name in ("step-000005", "step-000010", "final"):
+        with Image.open(output / "samples" / f"{name}.png") as picture:
+            assert picture.size == (8 * 34 + 2, 10 * 34 + 2)  # 8 columns, 10 classes, 32 pixels each and a border of 2
+    model = genaug.load(output / "model")
+    assert torch.equal(
+        model.sample(torch.arange(10), generator=torch.Generator().manual_seed(0)),
+        finished.model.sample(torch.arange(10), generator=torch.Generator().manual_seed(0)),
+    )
+    assert model.recipe == load_recipe(output / "recipe.yaml").to_dict()
+
+
+def test_densities_are_fitted_and_stored(finished):
+    stored = weights(finished.output)
+    identity = torch.eye(4).expand_as(stored["density.scales"])
+    assert not torch.equal(stored["density.scales"], identity)
+
+
+def test_training_learns(digits, tmp_path):
+    result = train(recipe(steps=120, batch_size=32), data=digits, output=tmp_path / "run", progress=False)
+    lines = read_log(result.output)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_gradients_are_clipped(digits, tmp_path):
+    # After one step AdamW's first moment is (1 - beta1) times the clipped gradient.
+    train(recipe(steps=1, gradient_clip=1e-3), data=digits, output=tmp_path / "run", progress=False)
+    state = load_file(tmp_path / "run/states/step-1/state.safetensors")
+    moments = torch.cat([tensor.flatten() for name, tensor in state.items() if name.endswith(".exp_avg")])
+    assert float(moments.norm()) == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+def test_validation_part_is_held_out_and_measured(digits, tmp_path):
+    result = train(recipe(validation_fraction=0.2), data=digits, output=tmp_path / "run", progress=False)
+    assert result.scores["held_out_images"] == pytest.approx(60, abs=5)
+    assert genaug.load(result.path).scores == result.scores
+    assert "validation_elbo_nats" in (result.output / "metrics.jsonl").read_text()
+    assert str(result.scores["elbo_nats"]) in (result.path / "README.md").read_text()
+
+
+def test_bfloat16_trains_float32_weights(digits, tmp_path):
+    result = train(recipe(precision="bfloat16", steps=3), data=digits, output=tmp_path / "run", progress=False)
+    assert all(tensor.dtype == torch.float32 for tensor in weights(result.output).values())
+
+
+def test_resume_of_a_finished_or_new_run(digits, finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.output, copy)
+    assert train(recipe(), data=digits, output=copy, resume=True, progress=False).steps == 12
+    assert_same_weights(finished.output, copy)
+    assert train(recipe(), data=digits, output=tmp_path / "new", resume=True, progress=False).steps == 12
+
+
+def test_resume_refuses_other_recipe_and_other_data(digits, finished):
+    before = weights(finished.output)
+    with pytest.raises(RecipeError, match=r"another recipe: training\.learning_rate was 0\.002, is now 0\.1"):
+        train(recipe(learning_rate=0.1), data=digits, output=finished.output, resume=True, progress=False)
+    with pytest.raises(DataError, match="other data"):
+        train(recipe(), data=digits.subset(range(200)), output=finished.output, resume=True, progress=False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(finished.output).items())
+
+
+def test_damaged_state_is_named(digits, finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.output, copy)
+    path = copy / "states/step-12/state.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="step-12"):
+        train(recipe(), data=digits, output=copy, resume=True, progress=False)
+
+
+def test_existing_output_is_kept(digits, finished, tmp_path):
+    with pytest.raises(GenaugError, match="exists already"):
+        train(recipe(), data=digits, output=finished.output, progress=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("years of work")
+    with pytest.raises(GenaugError, match="never overwritten"):
+        train(recipe(), data=digits, output=tmp_path / "mine", overwrite=True, progress=False)
+    assert (tmp_path / "mine/thesis.tex").read_text() == "years of work"
+
+
+def test_overwrite_replaces_a_run(digits, tmp_path):
+    train(recipe(steps=2), data=digits, output=tmp_path / "run", progress=False)
+    train(recipe(steps=3), data=digits, output=tmp_path / "run", progress=False, overwrite=True)
+    assert [state.name for state in list_states(tmp_path / "run/states")] == ["step-3"]
+
+
+class Diverging(VAE):
+    """A VAE whose loss is NaN from the sixth batch on."""
+
+    family = "diverging"
+    batches = 0
+
+    def training_loss(self, images: Tensor, labels: Tensor, *, generator: torch.Generator):
+        loss, figures = super().training_loss(images, labels, generator=generator)
+        self.batches += 1
+        return (loss * float("nan") if self.batches > 5 else loss), figures
+
+
+def test_loss_that_is_not_finite_stops_with_the_last_good_state(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "diverging", Diverging)
+    values = {**recipe(), "family": "diverging"}
+    with pytest.raises(TrainingError, match=r"step 6: .*not finite; the last good state is .*step-3; try") as caught:
+        train(values, data=digits, output=tmp_path / "run", progress=False)
+    assert "\n" not in str(caught.value)
+    state = load_file(tmp_path / "run/states/step-3/state.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_trains_outside_the_main_thread(digits, tmp_path):
+    done: list[int] = []
+    thread = threading.Thread(
+        target=lambda: done.append(train(recipe(steps=2), data=digits, output=tmp_path / "run", progress=False).steps)
+    )
+    thread.start()
+    thread.join()
+    assert done == [2]
+
+
+def test_unknown_device(digits, tmp_path):
+    with pytest.raises(GenaugError, match="device: nowhere cannot be used"):
+        train(recipe(), data=digits, output=tmp_path / "run", device="nowhere", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_full_disk_ends_with_one_error_and_keeps_what_was_saved(tmp_path):
+    # A limit on the size of files makes writing fail as a full disk does, at a state that is larger than the limit.
+    script = (
+        "import resource, signal, sys\n"
+        "from genaug.errors import GenaugError\n"
+        "from genaug.training import train\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "def limit(step):\n"
+        "    if step == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n"
+        "    train(eval(sys.argv[1]), data='digits', output=sys.argv[2], progress=False, on_step=limit)\n"
+        "except GenaugError as problem:\n"
+        "    print('caught:', problem)\n"
+    )
+    run = [sys.executable, "-c", script, repr(recipe()), str(tmp_path / "run")]
+    output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert "caught:" in output
+    assert "cannot be written" in output
+    assert [state.name for state in list_states(tmp_path / "run/states")] == ["step-3"]
+    assert not list((tmp_path / "run/states").glob(".*"))

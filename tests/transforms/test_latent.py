@@ -1,0 +1,477 @@
+"""LatentJitter and Reconstruct under the contract of torchvision's v2 transforms, with tiny real VAEs."""
+
+import copy
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import datasets, tv_tensors
+from torchvision.transforms import v2
+
+from genaug import CheckpointError, DataError, DataSpec, GenaugError, SampleBank
+from genaug.models import VAE, SmallCNN, VAEConfig
+from genaug.transforms import LatentJitter, Reconstruct
+
+pytestmark = pytest.mark.global_rng  # torchvision's transforms draw from torch's global generator
+
+GRAY = DataSpec(1, 8, 8, ("a", "b", "c"))
+COLOR = DataSpec(3, 12, 10, ("a", "b", "c"))
+ONE_LEVEL = 1 / 255  # convolutions may round otherwise in another batch
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make_vae(spec: DataSpec) -> VAE:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = VAE(spec, VAEConfig(width=8, hidden=16, latent_dim=4))
+    images = torch.rand(30, spec.channels, spec.height, spec.width, generator=seeded())
+    model.fit_after_training(images, torch.arange(30) % 3)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def gray() -> VAE:
+    return make_vae(GRAY)
+
+
+@pytest.fixture(scope="module")
+def color() -> VAE:
+    return make_vae(COLOR)
+
+
+@pytest.fixture
+def path(gray: VAE, tmp_path: Path) -> Path:
+    gray.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def levels(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=seeded(1))
+
+
+def floats(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(shape, generator=seeded(1)).to(dtype)
+
+
+def to_pil(pixels: Tensor) -> PIL.Image.Image:
+    array = pixels.numpy()
+    return PIL.Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+def content(image: Any) -> Tensor:
+    """A copy of what an image holds: (..., C, H, W)."""
+    if isinstance(image, PIL.Image.Image):
+        array = np.array(image)
+        return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+    return image.as_subclass(Tensor).clone()
+
+
+def changed_rows(before: Tensor, after: Tensor) -> Tensor:
+    return (before != after).reshape(-1, *before.shape[-3:]).flatten(1).any(1)
+
+
+def rows_through(model: VAE) -> tuple[list[int], Any]:
+    """Count the images that enter the encoder."""
+    rows: list[int] = []
+    return rows, model.encoder.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+
+
+TRANSFORMS: dict[str, Callable[..., Any]] = {
+    "jitter": lambda model, p=1.0: LatentJitter(model, strength=0.5, p=p),
+    "reconstruct": lambda model, p=1.0: Reconstruct(model, p=p),
+}
+
+each_transform = pytest.mark.parametrize("make", TRANSFORMS.values(), ids=TRANSFORMS)
+
+IMAGES: dict[str, Callable[[], Any]] = {
+    "pil L": lambda: to_pil(levels(1, 8, 8)),
+    "pil RGB": lambda: to_pil(levels(3, 12, 10)),
+    "uint8": lambda: levels(1, 8, 8),
+    "uint8 color": lambda: levels(3, 12, 10),
+    "float32": lambda: floats(1, 8, 8),
+    "float64": lambda: floats(1, 8, 8, dtype=torch.float64),
+    "float16": lambda: floats(1, 8, 8, dtype=torch.float16),
+    "bfloat16": lambda: floats(3, 12, 10, dtype=torch.bfloat16),
+    "tv image": lambda: tv_tensors.Image(levels(1, 8, 8)),
+    "tv image float": lambda: tv_tensors.Image(floats(3, 12, 10)),
+    "batch": lambda: levels(5, 1, 8, 8),
+    "batch of tv images": lambda: tv_tensors.Image(floats(5, 3, 12, 10)),
+    "leading dimensions": lambda: floats(2, 1, 3, 1, 8, 8),
+    "leading dimensions float16": lambda: floats(2, 3, 1, 8, 8, dtype=torch.float16),
+    "not contiguous": lambda: levels(8, 8, 5, 1).permute(2, 3, 0, 1),
+    "channels last": lambda: floats(5, 3, 12, 10).contiguous(memory_format=torch.channels_last),
+    "empty batch": lambda: levels(0, 1, 8, 8),
+    "empty leading dimension": lambda: floats(2, 0, 1, 8, 8),
+}
+
+
+def check_transform(transform: Any, image: Any) -> Tensor:
+    """Check what holds for every transform on every kind of image; return what comes out."""
+    before, version = content(image), getattr(image, "_version", 0)
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    torch.manual_seed(5)
+    result = transform(image)
+    assert type(result) is type(image)
+    assert getattr(image, "_version", 0) == version
+    assert torch.equal(content(image), before)
+    after = content(result)
+    assert (after.shape, after.dtype, after.device) == (before.shape, before.dtype, before.device)
+    if isinstance(image, PIL.Image.Image):
+        assert (result.mode, result.size) == (image.mode, image.size)
+    else:
+        assert not result.is_inference()
+        assert not result.requires_grad
+    assert after.numel() == 0 or after.double().amin() >= 0
+    assert after.is_floating_point() is before.is_floating_point()
+    assert not after.is_floating_point() or after.numel() == 0 or after.amax() <= 1
+    torch.manual_seed(5)
+    assert torch.equal(content(transform(image)), after)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+    for twin in (pickle.loads(pickle.dumps(transform)), copy.deepcopy(transform)):
+        torch.manual_seed(5)
+        assert torch.equal(content(twin(image)), after)
+    return after
+
+
+@each_transform
+@pytest.mark.parametrize("make_image", IMAGES.values(), ids=IMAGES)
+def test_every_kind_of_image(make, make_image, gray, color):
+    image = make_image()
+    before = content(image)
+    after = check_transform(make(color if before.shape[-3] == 3 else gray), image)
+    assert changed_rows(before, after).all()
+
+
+@each_transform
+@pytest.mark.parametrize("make_image", IMAGES.values(), ids=IMAGES)
+def test_p_0_returns_the_same_object(make, make_image, gray, color):
+    image = make_image()
+    model = color if content(image).shape[-3] == 3 else gray
+    rows, hook = rows_through(model)
+    assert make(model, p=0.0)(image) is image
+    hook.remove()
+    assert rows == []
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16])
+def test_reconstruct_decodes_what_was_encoded(dtype, color):
+    images = levels(4, 3, 12, 10) if dtype == torch.uint8 else floats(4, 3, 12, 10, dtype=dtype)
+    public = images / 255 if dtype == torch.uint8 else images.float()
+    expected = color.decode(color.encode(public))
+    expected = (expected * 255).round().to(dtype) if dtype == torch.uint8 else expected.to(dtype)
+    torch.testing.assert_close(Reconstruct(color)(images), expected)
+
+
+def test_reconstruct_of_a_batch_agrees_with_one_by_one(gray):
+    images = floats(6, 1, 8, 8)
+    singles = torch.stack([Reconstruct(gray)(image) for image in images])
+    torch.testing.assert_close(Reconstruct(gray)(images), singles, atol=ONE_LEVEL, rtol=0)
+
+
+def test_the_same_pixels_give_the_same_result_in_every_form(gray):
+    pixels = levels(1, 8, 8)
+    expected = content(Reconstruct(gray)(pixels))
+    for image in (to_pil(pixels), tv_tensors.Image(pixels), pixels[None], pixels[None, None]):
+        assert torch.equal(content(Reconstruct(gray)(image)).reshape(1, 8, 8), expected)
+
+
+def test_strength_0_is_reconstruct(gray):
+    images = floats(4, 1, 8, 8)
+    torch.testing.assert_close(LatentJitter(gray, strength=0.0, p=1.0)(images), Reconstruct(gray)(images))
+
+
+def test_jitter_draws_anew_at_each_call_and_for_each_image(gray):
+    jitter = LatentJitter(gray, strength=0.5, p=1.0)
+    image = floats(1, 8, 8)
+    torch.manual_seed(0)
+    first, second = jitter(image), jitter(image)
+    assert not torch.equal(first, second)
+    batch = jitter(image.expand(3, 1, 8, 8))
+    assert not torch.equal(batch[0], batch[1])
+    assert not torch.equal(batch[1], batch[2])
+
+
+def test_images_come_back_moved_further_with_more_strength(gray):
+    images, distances = floats(64, 1, 8, 8), []
+    still = Reconstruct(gray)(images)
+    for strength in (0.0, 0.3, 1.0):
+        torch.manual_seed(0)
+        moved = LatentJitter(gray, strength=strength, p=1.0)(images)
+        distances.append(float((moved - still).square().mean()))
+    assert distances == sorted(distances)
+    assert distances[0] < 1e-10 < distances[1]
+
+
+@each_transform
+def test_p_holds_for_each_image_of_a_batch(make, gray):
+    images, p = floats(2000, 1, 8, 8), 0.3
+    torch.manual_seed(0)
+    share = changed_rows(images, make(gray, p=p)(images)).double().mean().item()
+    assert share == pytest.approx(p, abs=4 * (p * (1 - p) / len(images)) ** 0.5)  # four standard deviations
+
+
+@each_transform
+def test_only_the_chosen_rows_go_through_the_network(make, gray):
+    images = floats(4, 10, 1, 8, 8)
+    rows, hook = rows_through(gray)
+    torch.manual_seed(0)
+    changed = changed_rows(images, make(gray, p=0.3)(images))
+    hook.remove()
+    assert 0 < sum(rows) < 40
+    assert sum(rows) == int(changed.sum())
+
+
+@each_transform
+def test_a_single_image_is_left_alone_or_changed(make, gray):
+    image, transform = levels(1, 8, 8), make(gray, p=0.5)
+    torch.manual_seed(0)
+    results = [transform(image) for _ in range(200)]
+    same = sum(result is image for result in results)
+    assert 70 < same < 130  # 100 with a standard deviation of 7
+    assert all(result is image or not torch.equal(result, image) for result in results)
+
+
+@each_transform
+def test_draws_in_make_params_alone(make, path):
+    transform, images = make(path, p=0.5), floats(8, 1, 8, 8)
+    torch.manual_seed(0)
+    params = transform.make_params([images])
+    state = torch.get_rng_state()
+    first = transform.transform(images, params)  # loads the model, too
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(transform.transform(images, params), first)
+    torch.manual_seed(0)
+    assert torch.equal(transform(images), first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@each_transform
+def test_everything_else_in_a_sample_passes_through(make, gray):
+    image = tv_tensors.Image(levels(1, 8, 8))
+    mask = tv_tensors.Mask(torch.zeros(1, 8, 8, dtype=torch.uint8))
+    boxes = tv_tensors.BoundingBoxes([[0, 0, 4, 4]], format="XYXY", canvas_size=(8, 8))
+    label, name, path = torch.tensor(2), "seven", Path("seven.png")
+    sample = {"image": image, "target": {"mask": mask, "boxes": [boxes, label]}, "extra": (name, path, None, 7)}
+    result = make(gray)(sample)
+    assert type(result) is dict
+    assert list(result) == list(sample)
+    assert type(result["image"]) is tv_tensors.Image
+    assert not torch.equal(result["image"], image)
+    assert result["target"]["mask"] is mask
+    assert result["target"]["boxes"][0] is boxes
+    assert result["target"]["boxes"][1] is label
+    assert result["extra"] == (name, path, None, 7)
+    assert result["extra"][0] is name
+
+
+@each_transform
+@pytest.mark.parametrize(
+    "make_image", [lambda: to_pil(levels(1, 8, 8)), lambda: floats(1, 8, 8)], ids=["pil", "tensor"]
+)
+@pytest.mark.parametrize("label", [3, torch.tensor(3), torch.zeros(4, 1, 8, 8)], ids=["int", "tensor", "like images"])
+def test_tuples_of_image_and_label(make, make_image, label, gray):
+    image = make_image()
+    for result in (make(gray)((image, label)), make(gray)(image, label)):
+        assert type(result) is tuple
+        assert result[1] is label
+        assert not torch.equal(content(result[0]), content(image))
+
+
+@each_transform
+def test_samples_without_an_image(make, gray):
+    mask = tv_tensors.Mask(torch.zeros(1, 8, 8, dtype=torch.uint8))
+    assert make(gray)({"mask": mask, "label": 3}) == {"mask": mask, "label": 3}
+
+
+def test_images_of_one_sample_share_the_choice(gray):
+    image, other = (tv_tensors.Image(floats(20, 1, 8, 8) / part) for part in (1, 2))
+    torch.manual_seed(0)
+    first, second = Reconstruct(gray, p=0.5)(image, other)
+    assert torch.equal(changed_rows(image, first), changed_rows(other, second))
+    with pytest.raises(DataError, match="equally many, got 20 and 3"):
+        Reconstruct(gray)(image, tv_tensors.Image(other[:3]))
+
+
+@each_transform
+def test_the_model_gets_its_mode_back(make, gray):
+    model = copy.deepcopy(gray).train()
+    make(model)(levels(1, 8, 8))
+    assert all(module.training for module in model.modules())
+
+
+@each_transform
+def test_the_model_is_no_part_of_the_pipeline(make, gray):
+    pipeline = v2.Compose([make(gray)])
+    assert list(pipeline.parameters()) == []
+    assert pipeline.state_dict() == {}
+    pipeline.to(torch.float64)
+    assert next(gray.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda transform: v2.Compose(
+            [v2.ToImage(), v2.RandomHorizontalFlip(), transform, v2.ToDtype(torch.float32, True)]
+        ),
+        lambda transform: v2.RandomApply([transform], p=1.0),
+        lambda transform: v2.RandomChoice([transform, transform]),
+        lambda transform: v2.RandomOrder([transform, v2.ToImage()]),
+    ],
+    ids=["Compose", "RandomApply", "RandomChoice", "RandomOrder"],
+)
+@each_transform
+def test_works_in_the_containers_of_v2(make, wrap, gray):
+    image = to_pil(levels(1, 8, 8))
+    pipeline = wrap(make(gray))
+    torch.manual_seed(3)
+    result, label = pipeline(image, 4)
+    assert label == 4
+    torch.manual_seed(3)
+    again, _ = pickle.loads(pickle.dumps(pipeline))(image, 4)
+    assert torch.equal(content(result), content(again))
+    assert not torch.equal(content(result).double(), content(image).double())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_works_in_the_workers_of_a_loader(method, color, tmp_path):
+    color.save(tmp_path / "model")
+    pipeline = v2.Compose([Reconstruct(color if method == "fork" else tmp_path / "model"), v2.PILToTensor()])
+    data = datasets.FakeData(6, image_size=(3, 12, 10), num_classes=3, transform=pipeline)
+    loader = DataLoader(data, batch_size=2, num_workers=2, multiprocessing_context=method)
+    images = torch.cat([batch for batch, _ in loader])
+    expected = torch.stack([data[index][0] for index in range(6)])
+    torch.testing.assert_close(images.float(), expected.float(), atol=1, rtol=0)  # one level of rounding
+
+
+def test_a_transform_by_path_is_pickled_without_weights(path):
+    transform = LatentJitter(path, p=1.0)
+    for _ in range(2):  # before and after the model is loaded
+        assert len(pickle.dumps(transform)) < 2_000 < (path / "model.safetensors").stat().st_size
+        transform(levels(1, 8, 8))
+
+
+def test_a_transform_by_object_is_pickled_with_weights(gray):
+    twin = pickle.loads(pickle.dumps(LatentJitter(gray)))
+    assert twin.model is not gray
+    for name, tensor in gray.state_dict().items():
+        assert torch.equal(twin.model.state_dict()[name], tensor)
+
+
+def test_path_and_object_give_the_same_images(path, gray):
+    images = floats(3, 1, 8, 8)
+    assert torch.equal(Reconstruct(path)(images), Reconstruct(gray)(images))
+    assert torch.equal(Reconstruct(str(path))(images), Reconstruct(gray)(images))
+
+
+def test_a_relative_path_stays_good_after_a_change_of_directory(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    transform = Reconstruct("./model")
+    monkeypatch.chdir("/")
+    assert pickle.loads(pickle.dumps(transform))(levels(1, 8, 8)).shape == (1, 8, 8)
+
+
+def test_a_shipped_model_by_name():
+    transform = LatentJitter("digits-vae", p=1.0)
+    check_transform(transform, levels(2, 1, 8, 8))
+    assert len(pickle.dumps(transform)) < 3_000
+
+
+def test_repr_is_short_and_telling(path, gray):
+    assert repr(Reconstruct(gray, p=0.25)) == "Reconstruct(p=0.25, name=vae)"
+    text = repr(LatentJitter(path, strength=0.4))
+    assert text.startswith("LatentJitter(p=0.5, name=vae ")
+    assert str(path) in text
+    assert text.endswith("strength=0.4)")
+    assert len(text) < 60 + len(str(path))
+
+
+def test_weights_that_changed_on_disk_are_refused(path):
+    used, unused = Reconstruct(path), Reconstruct(path)
+    used(levels(1, 8, 8))
+    other = make_vae(GRAY)
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    other.save(path, overwrite=True)
+    for transform in (unused, pickle.loads(pickle.dumps(used))):
+        with pytest.raises(CheckpointError, match="the weights have changed since"):
+            transform(levels(1, 8, 8))
+    used(levels(1, 8, 8))  # holds what it was made with
+
+
+def test_damaged_weights_are_refused(path):
+    transform = Reconstruct(path)
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x77")
+    with pytest.raises(CheckpointError, match="was changed"):
+        transform(levels(1, 8, 8))
+
+
+@each_transform
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (levels(3, 8, 8), "must have 1 channels, got 3"),
+        (levels(1, 9, 8), "must be of size 1x8x8, got 1x9x8"),
+        (levels(4, 1, 8, 9), "must be of size 1x8x8, got 1x8x9"),
+        (floats(1, 8, 8) * 255, "within \\[0, 1\\]"),
+        (floats(1, 8, 8) * 2 - 1, "within \\[0, 1\\]"),
+        (torch.full((1, 8, 8), float("nan")), "finite"),
+        (torch.full((1, 8, 8), float("nan"), dtype=torch.float16), "finite"),
+        (torch.zeros(1, 8, 8, dtype=torch.int64), "uint8 in \\[0, 255\\] or float"),
+        (torch.zeros(8, 8), "shape \\(..., C, H, W\\), got \\(8, 8\\)"),
+        (torch.zeros(1, 0, 8), "size 1x8x8, got 1x0x8"),
+        (to_pil(levels(3, 8, 8)), "must have 1 channels, got 3"),
+        (to_pil(levels(1, 8, 9)), "size 1x8x8, got 1x8x9"),
+        (to_pil(levels(1, 8, 8)).convert("P"), "mode P"),  # its pixels are places in a palette
+        (to_pil(levels(1, 8, 8)).convert("1"), "mode 1"),
+        (to_pil(levels(1, 8, 8)).convert("F"), "mode F"),
+    ],
+)
+def test_images_that_do_not_fit(make, image, message, gray):
+    with pytest.raises(DataError, match=message):
+        make(gray)(image)
+
+
+@pytest.mark.parametrize("mode", ["HSV", "YCbCr", "LAB"])
+def test_color_spaces_other_than_rgb_are_refused(mode, color):
+    with pytest.raises(DataError, match=f"mode {mode}"):
+        Reconstruct(color)(PIL.Image.new(mode, (10, 12)))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
+def test_p_and_strength_are_from_0_to_1(value, gray):
+    for make in (LatentJitter, Reconstruct):
+        with pytest.raises(GenaugError, match="p must be from 0 to 1, got"):
+            make(gray, p=value)
+    with pytest.raises(GenaugError, match="strength must be from 0 to 1, got"):
+        LatentJitter(gray, strength=value)
+
+
+@each_transform
+def test_a_model_that_cannot_vary(make, gray):
+    with pytest.raises(GenaugError, match="vary: SmallCNN cannot do this; it can: nothing of sample"):
+        make(SmallCNN(GRAY))
+    bank = SampleBank.generate(gray, 1, seed=0, progress=False)
+    with pytest.raises(GenaugError, match="vary: SampleBank cannot do this; it can: sample"):
+        make(bank)
+
+
+@each_transform
+def test_a_model_that_is_not_there(make, tmp_path):
+    with pytest.raises(CheckpointError, match="no such directory"):
+        make(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="no such shipped model"):
+        make("digits-oracle")

@@ -1,0 +1,213 @@
+"""The demo, end to end with a tiny budget, and the sentence that it ends with."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor
+
+import genaug
+from genaug import GenaugError, SampleBank
+from genaug.data import LabeledImages, load_data
+from genaug.evaluate import Comparison
+from genaug.workflows import demo
+from genaug.workflows.demo import OURS, REAL, RIVAL, describe_verdict, run_demo
+
+TINY = {
+    "family": "vae",
+    "model": {"width": 8, "hidden": 16, "latent_dim": 4},
+    "training": {"steps": 3, "batch_size": 16, "save_every": 100},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[Comparison, dict[str, Any]]]:
+    """Run the demo with a tiny budget; return its comparison, and what it compared with what."""
+    given: dict[str, Any] = {}
+    compare_arms = demo.compare_arms
+
+    def compare(arms: Any, **options: Any) -> Comparison:
+        given.update(options, drawn=[])
+
+        def draw(seed: int) -> LabeledImages:
+            given["drawn"].append(options["train"](seed))
+            return given["drawn"][-1]
+
+        return compare_arms(arms, **{**options, "train": draw})
+
+    monkeypatch.setattr(demo, "RECIPE", TINY)
+    monkeypatch.setattr(demo, "CLASSIFIER_STEPS", 2)
+    monkeypatch.setattr(demo, "compare_arms", compare)
+
+    def run(**options: Any) -> tuple[Comparison, dict[str, Any]]:
+        options = {"output": tmp_path / "demo", "seeds": 2, "device": "cpu", "progress": False, **options}
+        return run_demo(options.pop("output"), **options), given
+
+    return run
+
+
+def pixels(data: LabeledImages | Tensor) -> set[bytes]:
+    images = data.images if isinstance(data, LabeledImages) else data
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_everything_is_written_and_readable(run, tmp_path, capsys):
+    comparison, given = run(first_seed=3)
+    output = tmp_path / "demo"
+    assert {path.name for path in output.iterdir()} == set(demo.CONTENTS)
+
+    assert json.loads((output / "results.json").read_text()) == comparison.to_dict()
+    assert comparison.arms == [REAL, RIVAL, OURS]
+    assert comparison.rival == RIVAL
+    assert comparison.settings["seeds"] == [3, 4]
+    assert comparison.settings["test_images"] == len(load_data("digits", split="test"))
+    assert len(comparison.runs) == 6
+
+    for name in ("real-and-synthetic.png", "recall.png"):
+        with PIL.Image.open(output / name) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert min(picture.size) > 100
+
+    last = given["drawn"][-1]
+    bank = SampleBank.open(output / "bank")
+    assert bank.counts == genaug.balance(last.counts, target="median", cap=5.0)
+    for run_of_arm in comparison.runs[-3:]:
+        added = bank.counts if run_of_arm["arm"] == OURS else [0] * 10
+        assert run_of_arm["counts"] == [real + extra for real, extra in zip(last.counts, added, strict=True)]
+
+    model = genaug.load(output / "training" / "model")
+    assert model.sample(torch.tensor([0, 9]), generator=torch.Generator().manual_seed(0)).shape == (2, 1, 8, 8)
+    assert model.recipe["seed"] == 4
+    assert model.recipe["training"]["steps"] == 3
+
+    printed = " ".join(capsys.readouterr().out.split())
+    assert describe_verdict(comparison) in printed
+    assert "over 2 seeds" in printed
+    assert str(output) in printed
+
+
+def test_scarce_classes_and_a_test_part_of_its_own(run):
+    _, given = run()
+    train, test = load_data("digits"), load_data("digits", split="test")
+    assert torch.equal(given["test"].images, test.images)
+    for part in given["drawn"]:
+        assert part.counts[0] / part.counts[-1] == pytest.approx(demo.IMBALANCE_FACTOR, rel=0.05)  # whole images
+        assert pixels(part) < pixels(train)
+    assert pixels(given["drawn"][0]) != pixels(given["drawn"][1])
+
+
+def test_validation_leaves_the_test_part_alone(run, capsys):
+    comparison, given = run(validation=True)
+    test, held_out = pixels(load_data("digits", split="test")), pixels(given["test"])
+    assert not held_out & test
+    assert held_out < pixels(load_data("digits"))
+    assert len(held_out) == comparison.settings["test_images"]
+    for part in given["drawn"]:
+        assert not pixels(part) & (held_out | test)
+    assert f"{len(held_out)} validation images" in capsys.readouterr().out
+
+
+@pytest.mark.global_rng
+def test_the_same_seeds_give_the_same_results(run, tmp_path):
+    results = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        comparison, _ = run(output=tmp_path / f"demo-{state}")
+        results.append([{**run_of_arm, "seconds": 0} for run_of_arm in comparison.runs])
+    assert results[0] == results[1]
+
+
+def test_an_earlier_demo_is_replaced_only_where_asked_for(run, tmp_path):
+    run()
+    results = tmp_path / "demo" / "results.json"
+    before = results.read_bytes()
+    with pytest.raises(GenaugError, match="exists already"):
+        run(first_seed=7)
+    assert results.read_bytes() == before
+    run(first_seed=7, overwrite=True)
+    assert json.loads(results.read_text())["settings"]["seeds"] == [7, 8]
+
+
+@pytest.mark.parametrize("change", [{"seeds": 1}, {"seeds": 0}, {"device": "gpu"}])
+def test_nothing_is_replaced_where_an_argument_is_wrong(change, run, tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "results.json").write_text("{}")
+    with pytest.raises(GenaugError, match=next(iter(change))):
+        run(overwrite=True, **change)
+    assert (tmp_path / "demo" / "results.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "training/photo.png", "bank/statement.pdf"])
+def test_a_foreign_folder_is_never_overwritten(name, run, tmp_path):
+    file = tmp_path / "demo" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("years of work")
+    for overwrite, message in ((False, "exists already"), (True, "which no demo wrote")):
+        with pytest.raises(GenaugError, match=message):
+            run(overwrite=overwrite)
+    assert file.read_text() == "years of work"
+
+
+def test_an_output_that_is_a_file(run, tmp_path):
+    (tmp_path / "demo").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(GenaugError, match="demo"):
+            run(overwrite=overwrite)
+    assert (tmp_path / "demo").read_text() == "years of work"
+
+
+def test_a_demo_that_was_cut_short_can_be_overwritten(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SampleBank, "generate", interrupt)
+        run()
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"results.json", "training"}
+    run(overwrite=True)
+    assert (tmp_path / "demo" / "recall.png").is_file()
+
+
+def interrupt(*args: Any, **options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def comparison(*gaps: float) -> Comparison:
+    runs = [
+        {"arm": arm, "seed": seed, "balanced_accuracy": 0.5 + extra}
+        for seed, gap in enumerate(gaps)
+        for arm, extra in ((RIVAL, 0.0), (OURS, gap))
+    ]
+    return Comparison(rival=RIVAL, class_names=(), settings={"seeds": list(range(len(gaps)))}, runs=runs)
+
+
+# Student's t for two seeds is 12.706, so that gaps of m - d and m + d give the interval m - 12.706 d to m + 12.706 d.
+@pytest.mark.parametrize(
+    ("gaps", "start", "interval"),
+    [
+        ((0.039, 0.041), "Mixing in samples raised balanced accuracy", "+4.0 points, 95 % interval +2.7 to +5.3."),
+        ((-0.041, -0.039), "Mixing in samples lowered balanced accuracy", "-4.0 points, 95 % interval -5.3 to -2.7."),
+        ((0.03, 0.05), "No measurable gain in balanced accuracy", "+4.0 points, 95 % interval -8.7 to +16.7."),
+        ((-0.01, 0.01), "No measurable gain in balanced accuracy", "points, 95 % interval -12.7 to +12.7."),
+    ],
+    ids=["gain", "loss", "too uncertain", "none"],
+)
+def test_the_verdict_claims_no_more_than_the_interval(gaps, start, interval):
+    half = 12.706 * (gaps[1] - gaps[0]) / 2
+    assert math.isclose(comparison(*gaps).difference(OURS).high, sum(gaps) / 2 + half, rel_tol=1e-4)
+    line = describe_verdict(comparison(*gaps))
+    assert line.startswith(f"{start} over {RIVAL} sampling alone: ")
+    assert line.endswith(interval)
+    assert "\n" not in line
