@@ -27,14 +27,15 @@ def progress_bar(description: str, *, total: int, done: int = 0, enabled: bool =
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[figures]}"),
         console=console,
         refresh_per_second=4,
@@ -47,12 +48,13 @@ def progress_bar(description: str, *, total: int, done: int = 0, enabled: bool =
     def update(advance: int = 1, description: str | None = None, **figures: float) -> None:
         nonlocal printed
         rate = f"{state.speed:.1f}/s" if state.speed else ""
-        text = " ".join(f"{name} {value:.4g}" for name, value in figures.items()) or state.fields["figures"]
+        text = " ".join(f"{name} {value:.3g}" for name, value in figures.items()) or state.fields["figures"]
         progress.update(task, advance=advance, description=description, rate=rate, figures=text)
         tenth = 10 * int(state.completed) // max(total, 1)
         if not console.is_terminal and tenth > printed:
             printed = tenth
-            console.print(f"{state.description} {int(state.completed)}/{total} {text}".rstrip(), highlight=False)
+            line = f"{state.description} {int(state.completed)}/{total} {text}".rstrip()
+            console.print(line, highlight=False, soft_wrap=True)
 
     with progress:
         yield update

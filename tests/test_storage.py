@@ -29,6 +29,12 @@ def old(tmp_path: Path) -> Path:
     return path
 
 
+def fail_inside(path: Path, overwrite: bool, problem: BaseException) -> None:
+    with new_directory(path, overwrite=overwrite, last="config") as aside:
+        fill(aside, "new")
+        raise problem
+
+
 WHOLE_OLD = {"config": "old", "a": "old", "z": "old", "stranger": "kept"}
 
 
@@ -82,9 +88,8 @@ def test_overwriting_keeps_strangers_and_moves_the_last_file_last(old: Path) -> 
 def test_a_failing_block_leaves_nothing(tmp_path: Path, old: Path, overwrite: bool, problem: BaseException) -> None:
     path = old if overwrite else tmp_path / "fresh"
     expected = GenaugError if isinstance(problem, OSError) else type(problem)
-    with pytest.raises(expected) as caught, new_directory(path, overwrite=overwrite, last="config") as aside:
-        fill(aside, "new")
-        raise problem
+    with pytest.raises(expected) as caught:
+        fail_inside(path, overwrite, problem)
     if isinstance(problem, OSError):
         assert "cannot be written (No space left on device); what was there is unchanged" in str(caught.value)
     assert contents(old) == WHOLE_OLD
@@ -168,9 +173,9 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_write_errors_name_the_path(tmp_path: Path) -> None:
-    with pytest.raises(GenaugError, match="place: cannot be written .Read-only file system.; "):
-        with explain_write_errors(Path("place")):
-            raise OSError(30, "Read-only file system")
+    message = "place: cannot be written .Read-only file system.; "
+    with pytest.raises(GenaugError, match=message), explain_write_errors(Path("place")):
+        raise OSError(30, "Read-only file system")
     with pytest.raises(GenaugError, match="place: cannot be written .told so.; "), explain_write_errors(Path("place")):
         raise OSError("told so")
     with pytest.raises(KeyError), explain_write_errors(Path("place")):

@@ -216,7 +216,7 @@ def download(model_id: str, **options: Any) -> Path:
 
 
 def _read_card(path: Path) -> str | None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         return None
     try:
         return path.read_text(encoding="utf-8")

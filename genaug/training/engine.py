@@ -189,9 +189,10 @@ def _loop(
     dtype = choose_precision(config.precision, model.device)
     parameters = list(model.parameters())
     metrics: dict[str, float] = {}
+    shown: dict[str, float] = {}
     sums: dict[str, Tensor] = {}
     counted, began = 0, time.perf_counter()
-    bar = progress_bar(f"training {recipe.family}", total=config.steps, done=state.step, enabled=progress)
+    bar = progress_bar(recipe.family, total=config.steps, done=state.step, enabled=progress)
     with bar as update, _catch_interrupt() as interrupted:
         while state.step < config.steps:
             factor = cosine_with_warmup(state.step, steps=config.steps, warmup_steps=config.warmup_steps)
@@ -218,8 +219,9 @@ def _loop(
                 elapsed = time.perf_counter() - began
                 rate = {"images_per_second": counted * config.batch_size / elapsed}
                 log.write(state.step, **metrics, learning_rate=config.learning_rate * factor, **rate)
+                shown = {name: metrics[name] for name in ("loss", *figures)}
                 sums, counted, began = {}, 0, time.perf_counter()
-            update(**{name: metrics[name] for name in metrics if name != "gradient_norm"})
+            update(**shown)
             if state.step % config.sample_every == 0:
                 metrics |= _look(state, recipe, kept, held_out, log, output)
                 began = time.perf_counter()

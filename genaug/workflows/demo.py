@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -132,7 +133,7 @@ def _prepare(output: Path, *, overwrite: bool) -> None:
 
 def _report(comparison: Comparison, output: Path, *, test: str) -> None:
     console = Console()
-    table = Table("arm", "accuracy", "balanced accuracy", "worst class", f"difference to {RIVAL} (95 %)")
+    table = Table("", "accuracy", "balanced", "worst class", f"vs. {RIVAL}", box=SIMPLE, padding=(0, 1, 0, 0))
     summary = comparison.to_dict()["summary"]
     for arm, figures in summary.items():
         cells = [
@@ -144,8 +145,13 @@ def _report(comparison: Comparison, output: Path, *, test: str) -> None:
         table.add_row(arm, *cells, interval)
     seeds, images = len(comparison.settings["seeds"]), comparison.settings["test_images"]
     console.print(table)
-    console.print(f"Percent on {images} {test} images, mean ± standard deviation over {seeds} seeds.", highlight=False)
-    console.print(describe_verdict(comparison), highlight=False, style="bold")
+    console.print(
+        f"Accuracy, balanced accuracy and recall of the worst class in percent on {images} {test} images, mean ± standard "
+        f"deviation over {seeds} seeds; last, the paired difference in balanced accuracy with its 95 % interval.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(describe_verdict(comparison), highlight=False, style="bold", soft_wrap=True)
     console.print(f"Results, pictures, the last bank and training: {output}", highlight=False, soft_wrap=True)
 
 

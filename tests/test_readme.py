@@ -1,0 +1,40 @@
+"""The README's Python is run as it stands, and its commands exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from genaug.cli import app
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.global_rng  # a DataLoader and torchvision's transforms draw from torch's global generator
+def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["result"].steps == 100
+    assert names["image"].shape == (3, 8, 8)
+    assert names["varied"].shape == (16, 1, 8, 8)
+    assert names["comparison"].arms == list(names["arms"])
+
+
+def test_commands_and_their_options_exist():
+    commands = get_command(app).commands
+    lines = [line.split("#")[0] for block in blocks("bash") for line in block.splitlines()]
+    calls = [call.strip() for line in lines for call in line.split("&&") if "genaug " in call and "pip" not in call]
+    assert len(calls) >= 8
+    for call in calls:
+        words = shlex.split(call)
+        command = commands[words[1]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words[2:] if word.startswith("--")} <= known, call
