@@ -121,6 +121,8 @@ def run_demo(
 def _prepare(output: Path, *, overwrite: bool) -> None:
     check_vacant(output, overwrite=overwrite)
     if output.is_dir() and any(output.iterdir()):
+        for leftover in output.glob(".bank.tmp-*"):  # a demo that was killed leaves one
+            shutil.rmtree(leftover)
         strangers = [path.name for path in output.iterdir() if path.name not in CONTENTS]
         for folder, names in FOLDERS.items():
             strangers += [f"{folder}/{path.name}" for path in (output / folder).glob("*") if path.name not in names]
@@ -146,8 +148,8 @@ def _report(comparison: Comparison, output: Path, *, test: str) -> None:
     seeds, images = len(comparison.settings["seeds"]), comparison.settings["test_images"]
     console.print(table)
     console.print(
-        f"Accuracy, balanced accuracy and recall of the worst class in percent on {images} {test} images, mean ± standard "
-        f"deviation over {seeds} seeds; last, the paired difference in balanced accuracy with its 95 % interval.",
+        f"Accuracy, balanced accuracy and recall of the worst class in percent on {images} {test} images, mean ± "
+        f"standard deviation over {seeds} seeds; last, the paired difference in balanced accuracy with its 95 % interval.",
         highlight=False,
         soft_wrap=True,
     )

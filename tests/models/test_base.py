@@ -1,0 +1,330 @@
+"""What every family shares: saving and loading, the hub's conventions, and calls without side effects."""
+
+import copy
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelHubMixin
+from safetensors.torch import load_file
+from torch import nn
+
+from genaug import __version__
+from genaug.errors import CheckpointError, DataError, GenaugError
+from genaug.models import FAMILIES, VAE, Model, VAEConfig, require
+from genaug.models.base import METHODS, download, draw, draw_uniform, inference, make_card
+from genaug.spec import DataSpec
+
+SPEC = DataSpec(channels=3, height=6, width=5, class_names=("ant", "bee"))
+COMMITS = {"main": "a" * 40, "v1": "b" * 40}
+
+
+def make_model(seed: int = 0, **fields: Any) -> VAE:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VAE(SPEC, VAEConfig(**{"width": 8, "hidden": 8, "latent_dim": 2, **fields})).eval()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def assert_same(model: Model, other: Model) -> None:
+    assert (model.spec, model.config) == (other.spec, other.config)
+    torch.testing.assert_close(dict(model.state_dict()), dict(other.state_dict()), rtol=0, atol=0)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    make_model().save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def hub_cache(root: Path, models: dict[str, Path]) -> Path:
+    """Lay out checkpoints, by revision, as the cache of huggingface_hub has them: blobs, and links to them."""
+    folder = root / "models--owner--name"
+    for name in ("blobs", "refs"):
+        (folder / name).mkdir(parents=True)
+    for revision, directory in models.items():
+        (folder / "refs" / revision).write_text(COMMITS[revision])
+        snapshot = folder / "snapshots" / COMMITS[revision]
+        snapshot.mkdir(parents=True)
+        for file in directory.iterdir():
+            blob = hashlib.sha256(file.read_bytes()).hexdigest()
+            (folder / "blobs" / blob).write_bytes(file.read_bytes())
+            (snapshot / file.name).symlink_to(f"../../blobs/{blob}")
+    return root
+
+
+# --- saving and loading
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("spec", [SPEC, DataSpec(channels=1, height=4, width=9)])
+def test_each_family_comes_back_whole(tmp_path: Path, family: str, spec: DataSpec) -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = FAMILIES[family](spec, FAMILIES[family].config_class(width=8))
+    model.recipe, model.scores = {"family": family, "seed": 3}, {"score": 0.25}
+    model.save(tmp_path / "model")
+    loaded = FAMILIES[family].from_pretrained(tmp_path / "model")
+    assert_same(loaded, model)
+    assert (loaded.recipe, loaded.scores) == (model.recipe, model.scores)
+    assert type(loaded) is FAMILIES[family]
+    assert not any(module.training for module in loaded.modules())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    labels = torch.full((3,), model.null_label)
+    samples = [m.eval().sample(labels, generator=seeded()) for m in (model, loaded)]
+    assert torch.equal(*samples)
+
+
+def test_files_are_what_other_tools_expect(saved: Path) -> None:
+    model = make_model()
+    assert sorted(os.listdir(saved)) == ["README.md", "config.json", "model.safetensors"]
+    torch.testing.assert_close(load_file(saved / "model.safetensors"), dict(model.state_dict()), rtol=0, atol=0)
+    config = json.loads((saved / "config.json").read_text())
+    assert config["weights_sha256"] == hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
+    assert (config["family"], config["spec"]) == ("vae", SPEC.to_dict())
+    assert config["versions"] == {"genaug": __version__, "torch": torch.__version__}
+    assert config["model"]["latent_dim"] == 2
+
+
+def test_a_loaded_model_trains_and_saves_again(saved: Path, tmp_path: Path) -> None:
+    model = VAE.from_pretrained(saved)
+    images, labels = torch.rand(4, 3, 6, 5, generator=seeded()), torch.tensor([0, 1, 0, 1])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    model.training_loss(images, labels, generator=seeded())[0].backward()
+    optimizer.step()
+    model.save(tmp_path / "again")
+    assert_same(VAE.from_pretrained(tmp_path / "again"), model)
+    assert_same(VAE.from_pretrained(saved), make_model())
+
+
+def test_models_are_copied_and_pickled_for_workers() -> None:
+    model = make_model()
+    assert_same(copy.deepcopy(model), model)
+    assert_same(pickle.loads(pickle.dumps(model)), model)
+
+
+def test_loading_draws_no_random_numbers(saved: Path) -> None:
+    before = torch.get_rng_state()
+    VAE.from_pretrained(saved)
+    make_model().save(saved, overwrite=True)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_that_could_not_be_loaded_are_not_saved(tmp_path: Path, dtype: torch.dtype) -> None:
+    with pytest.raises(GenaugError, match=f"must be .*torch.float32.* to be saved, got .*{dtype}.*model.float"):
+        make_model().to(dtype).save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+    make_model().to(dtype).float().save(tmp_path / "model")
+    VAE.from_pretrained(tmp_path / "model")
+
+
+def test_channels_last_weights_come_back(tmp_path: Path) -> None:
+    model = make_model().to(memory_format=torch.channels_last)
+    model.save(tmp_path / "model")
+    assert_same(VAE.from_pretrained(tmp_path / "model"), model)
+
+
+def test_another_family(saved: Path) -> None:
+    class Other(VAE):
+        family = "other"
+
+    with pytest.raises(CheckpointError, match="config.json: family must be 'other', got 'vae'"):
+        Other.from_pretrained(saved)
+
+
+# --- the conventions of the hub
+
+
+def test_is_a_mixin_of_the_hub() -> None:
+    assert issubclass(Model, ModelHubMixin)
+
+
+def test_save_pretrained_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    assert make_model(0).save_pretrained(path) is None
+    assert_same(VAE.from_pretrained(path), make_model(0))
+    (path / "README.md").write_text("my own card, né")
+    (path / "notes.txt").write_text("kept")
+    assert make_model(1, latent_dim=3).save_pretrained(str(path)) is None
+    assert_same(VAE.from_pretrained(str(path)), make_model(1, latent_dim=3))
+    assert (path / "README.md").read_text() == "my own card, né"
+    assert sorted(os.listdir(path)) == ["README.md", "config.json", "model.safetensors", "notes.txt"]
+
+
+def test_save_pretrained_keeps_the_older_one_where_it_fails(saved: Path) -> None:
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    model = make_model(1)
+    model.scores = {"score": float("nan")}
+    with pytest.raises(CheckpointError, match="plain values"):
+        model.save_pretrained(saved)
+    with pytest.raises(GenaugError, match="to be saved"):
+        make_model(1).half().save_pretrained(saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert_same(VAE.from_pretrained(saved), make_model())
+
+
+def test_a_card_that_cannot_be_kept_is_one_error(saved: Path) -> None:
+    (saved / "README.md").write_bytes(b"caf\xe9")
+    with pytest.raises(GenaugError, match="README.md: the model card cannot be kept .*; remove it first"):
+        make_model(1).save_pretrained(saved)
+    assert_same(VAE.from_pretrained(saved), make_model())
+    assert (saved / "README.md").read_bytes() == b"caf\xe9"
+
+
+def test_an_id_in_the_cache(saved: Path, tmp_path: Path) -> None:
+    make_model(1).save(tmp_path / "other")
+    cache = hub_cache(tmp_path / "cache", {"main": saved, "v1": tmp_path / "other"})
+    for options in ({}, {"revision": "main"}, {"revision": COMMITS["main"]}, {"local_files_only": True}):
+        assert_same(VAE.from_pretrained("owner/name", cache_dir=cache, **options), make_model(0))
+    assert_same(VAE.from_pretrained("owner/name", cache_dir=str(cache), revision="v1"), make_model(1))
+    for model_id, options in [
+        ("owner/other", {}),
+        ("owner/name", {"revision": "v2"}),
+        ("owner/name", {"revision": "../x"}),
+    ]:
+        with pytest.raises(CheckpointError, match=f"^{model_id}: cannot be fetched from the Hugging Face hub"):
+            VAE.from_pretrained(model_id, cache_dir=cache, **options)
+
+
+def test_half_a_checkpoint_in_the_cache(saved: Path, tmp_path: Path) -> None:
+    (saved / "config.json").unlink()
+    cache = hub_cache(tmp_path / "cache", {"main": saved})
+    with pytest.raises(CheckpointError, match="owner/name: cannot be fetched"):
+        VAE.from_pretrained("owner/name", cache_dir=cache)
+
+
+def test_a_damaged_checkpoint_in_the_cache(saved: Path, tmp_path: Path) -> None:
+    with (saved / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    cache = hub_cache(tmp_path / "cache", {"main": saved})
+    with pytest.raises(CheckpointError, match="hash .* differs"):
+        VAE.from_pretrained("owner/name", cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/../b", "../a/b", "a/b/c", "", "a..b/c", "a/b\n", "a\0/b", "-a/b", "a--b/c", "/nothing/there", "x" * 300]
+)
+def test_ids_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for call in (VAE.from_pretrained, download):
+        with pytest.raises(CheckpointError, match="cannot be fetched from the Hugging Face hub") as caught:
+            call(name, cache_dir=tmp_path / "cache")
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 600
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_path_object_is_never_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="^owner/name: no such directory"):
+        VAE.from_pretrained(Path("owner/name"))
+
+
+def test_a_directory_comes_before_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model().save(tmp_path / "owner" / "name")
+    monkeypatch.chdir(tmp_path)
+    assert_same(VAE.from_pretrained("owner/name"), make_model())
+
+
+def test_unknown_arguments(saved: Path) -> None:
+    with pytest.raises(TypeError, match="unexpected arguments: strict"):
+        VAE.from_pretrained(saved, strict=False)
+
+
+# --- cards
+
+
+def test_card_says_what_is_known() -> None:
+    model = make_model()
+    card = make_card(model)
+    assert card.startswith("---\nlibrary_name: genaug\n")
+    assert f"{sum(p.numel() for p in model.parameters()):,}" in card
+    for text in ("3x6x5", "ant, bee", "Not measured.", "not recorded"):
+        assert text in card
+    model.recipe, model.scores = {"seed": 41}, {"elbo": 1.25, "nested": {"a": 1}}
+    card = make_card(model)
+    assert "| elbo | 1.25 |" in card
+    assert '"seed": 41' in card
+    assert "nested" not in card
+
+
+def test_a_card_of_ones_own(tmp_path: Path) -> None:
+    make_model().save(tmp_path / "model", card="mine")
+    assert (tmp_path / "model" / "README.md").read_text() == "mine"
+
+
+# --- calls
+
+
+def test_checks_of_batches() -> None:
+    model = make_model()
+    images = torch.zeros(2, 3, 6, 5)
+    assert torch.equal(model.check_batch(images, None), torch.tensor([2, 2]))
+    assert torch.equal(model.check_batch(images, torch.tensor([0, 1])), torch.tensor([0, 1]))
+    for wrong, labels, message in [
+        (images[0], None, r"\(N, C, H, W\), got \(3, 6, 5\); add images"),
+        (images[:, :1], None, "3 channels"),
+        (images, torch.tensor([0]), "as many as images"),
+        (images, torch.tensor([0, 3]), "from 0 to 2"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            model.check_batch(wrong, labels)
+
+
+def test_require_names_what_a_family_can_do() -> None:
+    model = make_model()
+    assert require(model, "sample") == model.sample
+    with pytest.raises(GenaugError, match="^restore: vae cannot do this; it can: sample, encode, decode, vary$"):
+        require(model, "restore")
+    with pytest.raises(GenaugError, match=f"it can: nothing of {', '.join(METHODS)}"):
+        require(nn.Linear(1, 1, device="meta"), "sample")
+
+
+def test_inference_gives_every_mode_back_even_after_an_error() -> None:
+    model = make_model().train()
+    model.decoder.eval()
+    modes = [module.training for module in model.modules()]
+
+    def fail() -> None:
+        with inference(model):
+            assert not any(module.training for module in model.modules())
+            assert not torch.is_grad_enabled()
+            assert not torch.is_inference_mode_enabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_grad_enabled()
+
+
+def test_draws_follow_the_generator() -> None:
+    cpu = torch.device("cpu")
+    assert torch.equal(draw((2, 3), seeded(), cpu), torch.randn(2, 3, generator=seeded()))
+    assert torch.equal(draw_uniform((2, 3), seeded(), cpu), torch.rand(2, 3, generator=seeded()))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        without = draw((4,), None, cpu), draw_uniform((4,), None, cpu)
+        torch.manual_seed(3)
+        assert torch.equal(without[0], torch.randn(4))
+        assert torch.equal(without[1], torch.rand(4))
+
+
+def test_a_family_without_extras() -> None:
+    class Bare(Model):
+        family = "bare"
+
+    model = Bare(SPEC, None)
+    assert model.measure(torch.zeros(0), torch.zeros(0)) == {}
+    assert model.fit_after_training(torch.zeros(0), torch.zeros(0)) is None
+    with pytest.raises(NotImplementedError):
+        model.training_loss(torch.zeros(0), torch.zeros(0), generator=seeded())
