@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from genaug.errors import DataError, shorten
@@ -195,10 +196,9 @@ def fetch(dataset: Any, indices: NDArray[np.int64]) -> list[Any]:
     if type(dataset) is Subset:
         return fetch(dataset.dataset, np.array([int(dataset.indices[index]) for index in indices.tolist()]))
     if type(dataset).__getitem__ is TensorDataset.__getitem__ and not hasattr(dataset, "__getitems__"):
-        rows = torch.from_numpy(indices % len(dataset))
+        rows = indices % len(dataset)
         # ten times as fast as indexing; a row is a copy, where the data set gives a view
-        columns = [tensor.index_select(0, rows.to(tensor.device)).unbind() for tensor in dataset.tensors]
-        return list(zip(*columns, strict=True))
+        return list(zip(*(_gather(tensor, rows).unbind() for tensor in dataset.tensors), strict=True))
     if callable(getattr(dataset, "__getitems__", None)):
         return list(dataset.__getitems__(indices.tolist()))
     if type(dataset) is ConcatDataset:
@@ -208,6 +208,13 @@ def fetch(dataset: Any, indices: NDArray[np.int64]) -> list[Any]:
                 items[place] = item
         return items
     return [dataset[index] for index in indices.tolist()]
+
+
+def _gather(tensor: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    if tensor.device.type != "cpu" or tensor.dtype == torch.bfloat16 or tensor.requires_grad:
+        return tensor[torch.from_numpy(rows).to(tensor.device)]
+    # NumPy copies rows on this thread; torch wakes others, who wait long for a core where loaders and training share it
+    return torch.from_numpy(tensor.numpy().take(rows, axis=0))
 
 
 def _split_parts(dataset: Any, indices: NDArray[np.int64]) -> Iterator[tuple[Any, list[int], NDArray[np.int64]]]:

@@ -148,8 +148,9 @@ def _report(comparison: Comparison, output: Path, *, test: str) -> None:
     seeds, images = len(comparison.settings["seeds"]), comparison.settings["test_images"]
     console.print(table)
     console.print(
-        f"Accuracy, balanced accuracy and recall of the worst class in percent on {images} {test} images, mean ± "
-        f"standard deviation over {seeds} seeds; last, the paired difference in balanced accuracy with its 95 % interval.",
+        f"Accuracy, balanced accuracy and recall of the worst class in percent on {images} {test} images,\n"
+        f"mean ± standard deviation over {seeds} seeds; last, the paired difference in balanced accuracy\n"
+        "with its 95 % interval.",
         highlight=False,
         soft_wrap=True,
     )
