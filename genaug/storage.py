@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from genaug.errors import GenaugError, shorten
+
+
+def expand(path: str | os.PathLike[str], *, error: type[GenaugError] = GenaugError) -> Path:
+    """Return `path` with `~` expanded.
+
+    Raises:
+        GenaugError: (or `error`) a user who is not known, or what no file can be called.
+
+    >>> expand("bank").name, expand("~/bank").is_absolute()
+    ('bank', True)
+    """
+    try:
+        expanded = Path(path).expanduser()
+        usable = b"\0" not in os.fsencode(expanded)
+    except RuntimeError as problem:
+        raise error(f"{shorten(str(path), 300)[1:-1]}: cannot be expanded ({problem})") from None
+    except (TypeError, ValueError):  # of another type, or with characters that names of files cannot have
+        usable = False
+    if not usable:
+        raise error(
+            f"path {shorten(path)} cannot be read: it must be a string or a Path, without null characters and in valid "
+            "Unicode"
+        )
+    return expanded
 
 
 @contextmanager
@@ -37,6 +62,31 @@ def check_vacant(path: Path, *, overwrite: bool = False) -> None:
         if path.is_dir() and not any(path.iterdir()):
             return
     raise GenaugError(f"{path}: exists already; choose another output, or overwrite it (--overwrite, overwrite=True)")
+
+
+def clear_own_files(directory: Path, own: str, *, last: str) -> None:
+    """Remove the files in `directory` whose paths in it match the regular expression `own`, the one `last` at the end.
+
+    What a killed process left of writing them (".NAME.tmp-...") goes too.
+
+    Raises:
+        GenaugError: anything else is in the directory; then nothing is removed.
+    """
+    leftover = r"(.*/)?\.[^/]*\.tmp-[^/]*(/.*)?"
+    files = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = [_name_in(directory, file) for file in files]
+    strangers = [name for name in names if not re.fullmatch(f"{own}|{leftover}", name)]
+    if strangers:
+        raise GenaugError(f"{directory}: holds {min(strangers)}, which was not written by this; choose another output")
+    with explain_write_errors(directory):
+        for file in sorted(files, key=lambda file: _name_in(directory, file) == last):
+            file.unlink()
+        for folder in sorted((path for path in directory.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+
+
+def _name_in(directory: Path, file: Path) -> str:
+    return file.relative_to(directory).as_posix()
 
 
 @contextmanager

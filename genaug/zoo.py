@@ -8,9 +8,10 @@ import torch
 
 from genaug import checkpoint
 from genaug.devices import choose_device
-from genaug.errors import CheckpointError, GenaugError, shorten
+from genaug.errors import CheckpointError, shorten
 from genaug.models import FAMILIES, Model
 from genaug.models.base import download
+from genaug.storage import expand
 
 WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 
@@ -33,14 +34,6 @@ def is_path(name: str | Path) -> bool:
     (True, False)
     """
     return isinstance(name, Path) or name in (".", "..") or name.startswith(("/", "./", "../", "~", "\\"))
-
-
-def expand(name: str | Path, *, error: type[GenaugError]) -> Path:
-    """Return the path `name` with `~` expanded, or raise `error` where that user is not known."""
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as problem:
-        raise error(f"{name}: cannot be expanded ({problem})") from None
 
 
 def load(name: str | Path, *, device: str | torch.device | None = None) -> Model:

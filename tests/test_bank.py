@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from genaug.bank import SampleBank
+from genaug.bank.sampling import write_samples
 from genaug.checkpoint import make_header
 from genaug.errors import DataError, GenaugError
 from genaug.spec import DataSpec
@@ -91,16 +92,34 @@ def test_samples_are_those_of_the_source_in_whole_chunks() -> None:
     from genaug.seeding import make_generator
 
     bank, source = make([0, 130, 0]), LinearSource()
+    sizes = [8, 8, 16, 32, 64, 128]
     with torch.no_grad():
-        chunks = [source.sample(torch.ones(128).long(), generator=make_generator(7, "bank", 1, k)) for k in range(2)]
+        chunks = [
+            source.sample(torch.ones(size).long(), generator=make_generator(7, "bank", 1, k))
+            for k, size in enumerate(sizes)
+        ]
     expected = np.rint(torch.cat(chunks)[:130].double().numpy() * 255).astype(np.uint8)
     difference = np.abs(all_images(bank).numpy().astype(int) - expected.astype(int))
     assert difference.max() <= 1  # float32 rounds a tie in another way than float64 does
     assert (difference == 0).mean() > 0.999
 
 
-def test_larger_bank_starts_with_the_smaller_one() -> None:
-    small, large = make([5, 0, 130]), make([300, 20, 131])
+@pytest.mark.parametrize("count", [1, 5, 8, 9, 16, 17, 33, 100, 128, 129, 257, 500])
+def test_little_is_drawn_in_vain(count: int) -> None:
+    source = LinearSource()
+    SampleBank.generate(source, [count, 0, count], seed=0, progress=False)
+    assert 2 * count <= source.draws < 2 * (2 * count + 8)
+
+
+def test_many_classes_with_few_samples_draw_few() -> None:
+    source = LinearSource(DataSpec(3, 6, 5, tuple(map(str, range(1000)))))
+    assert len(SampleBank.generate(source, 5, seed=0, progress=False)) == 5000
+    assert source.draws == 8000
+
+
+@pytest.mark.parametrize("counts", [[5, 0, 130], [8, 8, 9], [16, 0, 64], [17, 20, 131]])
+def test_larger_bank_starts_with_the_smaller_one(counts: list[int]) -> None:
+    small, large = make(counts), make([300, 20, 131])
     for index in (0, 2):
         start, stop = small.rows(index)
         first, _ = large.rows(index)
@@ -119,7 +138,7 @@ def test_seed_decides() -> None:
 
 
 def test_uint8_source_and_bank_as_source() -> None:
-    levels = torch.arange(128, dtype=torch.uint8)[:, None, None, None].expand(128, 3, 6, 5)
+    levels = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 3, 6, 5)
     first = SampleBank.generate(FixedSource(levels), 3, seed=0, progress=False)
     assert all_images(first)[:, 0, 0, 0].tolist() == [0, 1, 2] * 3
     second = SampleBank.generate(first, [0, 0, 4], seed=0, progress=False)
@@ -139,10 +158,11 @@ def test_filters_accept_and_are_recorded(tmp_path: Path) -> None:
     assert bank.provenance.filters == ("bright",)
     rates = bank.provenance.acceptance
     assert rates[2] is None
-    wide = make([128, 128, 0])  # the chunks that the rates come from
+    wide = make([128, 128, 0])  # without filters
     for index in range(2):
-        passed = bright(wide.images(range(*wide.rows(index))), torch.zeros(128)).float().mean()
-        assert rates[index] == pytest.approx(float(passed))
+        passed = bright(wide.images(range(*wide.rows(index))), torch.zeros(128)).long().cumsum(0)
+        drawn = next(size for size in (8, 16, 32, 64, 128) if passed[size - 1] >= 10)
+        assert rates[index] == pytest.approx(int(passed[drawn - 1]) / drawn)
 
 
 def test_filters_that_reject_all() -> None:
@@ -153,7 +173,7 @@ def test_filters_that_reject_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "mask", [torch.ones(3, dtype=torch.bool), torch.ones(128), [True] * 128], ids=["length", "dtype", "type"]
+    "mask", [torch.ones(3, dtype=torch.bool), torch.ones(8), [True] * 8], ids=["length", "dtype", "type"]
 )
 def test_filter_with_a_wrong_mask(mask: Any) -> None:
     with pytest.raises(DataError, match="filters must return a bool tensor of shape"):
@@ -163,14 +183,14 @@ def test_filter_with_a_wrong_mask(mask: Any) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.full((128, 3, 6, 5), float("nan")), "finite and within"),
-        (torch.full((128, 3, 6, 5), 1.5), r"within \[0, 1\]"),
-        (torch.zeros(128, 3, 6, 6), "of size 3x6x5, got 3x6x6"),
-        (torch.zeros(128, 1, 6, 5), "3 channels, got 1"),
-        (torch.zeros(127, 3, 6, 5), "as many as the labels"),
+        (torch.full((8, 3, 6, 5), float("nan")), "finite and within"),
+        (torch.full((8, 3, 6, 5), 1.5), r"within \[0, 1\]"),
+        (torch.zeros(8, 3, 6, 6), "of size 3x6x5, got 3x6x6"),
+        (torch.zeros(8, 1, 6, 5), "3 channels, got 1"),
+        (torch.zeros(7, 3, 6, 5), "as many as the labels"),
         (torch.zeros(3, 6, 5), "as many as the labels"),
-        (torch.zeros(128, 3, 6, 5, dtype=torch.int64), "uint8"),
-        (np.zeros((128, 3, 6, 5), dtype=np.uint8), "must be a tensor"),
+        (torch.zeros(8, 3, 6, 5, dtype=torch.int64), "uint8"),
+        (np.zeros((8, 3, 6, 5), dtype=np.uint8), "must be a tensor"),
     ],
 )
 @pytest.mark.parametrize("stored", [False, True])
@@ -190,12 +210,25 @@ def test_source_with_unusable_images(images: Any, message: str, stored: bool, tm
         (LinearSource(), -1, 0, "at least 0"),
         (LinearSource(), [1, 2], 0, "one number for each of 3 classes"),
         (LinearSource(), {"dog": 1}, 0, "unknown classes"),
-        (LinearSource(), 1, 0.5, "seed must be an integer"),
     ],
 )
 def test_wrong_requests(source: Any, counts: Any, seed: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         SampleBank.generate(source, counts, seed=seed, progress=False)
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, True, None])
+def test_wrong_seeds(seed: Any, tmp_path: Path) -> None:
+    for path in (None, tmp_path / "bank"):
+        with pytest.raises(GenaugError, match="seed must be an integer, such as 0, got"):
+            SampleBank.generate(LinearSource(), 1, seed=seed, path=path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seed_of_numpy_is_stored(tmp_path: Path) -> None:
+    bank = SampleBank.generate(LinearSource(), 3, seed=np.int64(7), path=tmp_path / "bank", progress=False)  # type: ignore[arg-type]
+    assert torch.equal(all_images(bank), all_images(make(3)))
+    assert SampleBank.open(tmp_path / "bank").provenance.seed == 7
 
 
 # --- what is stored
@@ -294,6 +327,32 @@ except GenaugError as problem:
 """
     result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     assert "cannot be written (File too large)" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_home_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    bank = make(path="~/bank")
+    assert bank.path == tmp_path / "home" / "bank"
+    assert torch.equal(all_images(SampleBank.open("~/bank")), all_images(bank))
+    bank.export("~/copy", format="bank")
+    bank.export(Path("~/out.parquet"), format="parquet")
+    assert sorted(file.name for file in (tmp_path / "home").iterdir()) == ["bank", "copy", "out.parquet"]
+    assert [file.name for file in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a\0b", "x" * 300, 5, b"x"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_paths_that_cannot_be(path: Any, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GenaugError, match="^[^\n]+$"):
+        make(path=path)
+    with pytest.raises(DataError, match="^[^\n]+$"):
+        SampleBank.open(path)
+    for format in ("bank", "imagefolder", "parquet"):
+        with pytest.raises(GenaugError, match="^[^\n]+$"):
+            make().export(path, format=format, overwrite=overwrite)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -602,9 +661,50 @@ def test_overwriting_spares_what_is_no_export(tmp_path: Path, format: Any) -> No
     (tmp_path / "home" / "letters").mkdir(parents=True)
     (tmp_path / "home" / "letters" / "love.txt").write_text("dear")
     before = snapshot(tmp_path)
-    with pytest.raises(GenaugError, match="holds more than an earlier export"):
+    message = "home: is a folder, and parquet" if format == "parquet" else "holds more than an earlier export"
+    with pytest.raises(GenaugError, match=message):
         make().export(tmp_path / "home", format=format, overwrite=True)
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folders_and_files_do_not_replace_each_other(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("dear")
+    os.mkfifo(tmp_path / "pipe")
+    bank = make()
+    with pytest.raises(GenaugError, match="folder: is a folder, and parquet .* such as .*folder/samples.parquet$"):
+        bank.export(tmp_path / "folder", format="parquet", overwrite=overwrite)
+    for format in ("bank", "imagefolder"):
+        with pytest.raises(GenaugError, match=f"file: is a file, and {format} is written as a folder; choose another"):
+            bank.export(tmp_path / "file", format=format, overwrite=overwrite)  # type: ignore[arg-type]
+    with pytest.raises(GenaugError, match="pipe: is a device, and parquet is written as a file"):
+        bank.export(tmp_path / "pipe", format="parquet", overwrite=overwrite)
+    assert snapshot(tmp_path) == {"file": b"dear"}
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder", "pipe"]
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "bank"])
+@pytest.mark.parametrize("kind", ["plain", "link", "current"])
+def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Any, kind: str) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    inode = (tmp_path / "target").stat().st_ino
+    monkeypatch.chdir(tmp_path / "target")
+    bank, path = make(), {"plain": tmp_path / "target", "link": tmp_path / "link", "current": Path(".")}[kind]
+    bank.export(path, format=format)
+    bank.export(tmp_path / "fresh", format=format)
+    assert snapshot(tmp_path / "target") == snapshot(tmp_path / "fresh")
+    assert (tmp_path / "target").stat().st_ino == inode
+    bank.export(tmp_path / "link", format=format, overwrite=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["fresh", "link", "target"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_unsafe_names_of_classes_without_samples_do_not_matter(tmp_path: Path) -> None:
+    source = LinearSource(DataSpec(3, 6, 5, ("a/b", "ok")))
+    SampleBank.generate(source, [0, 1], seed=0, progress=False).export(tmp_path / "out", format="imagefolder")
+    assert list(snapshot(tmp_path / "out")) == ["ok/000000.png"]
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -659,6 +759,108 @@ for format in ("imagefolder", "bank", "parquet"):
     result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     assert result.stdout.count("cannot be written") == 3
     assert list(tmp_path.iterdir()) == []
+
+
+# --- straight into a format
+
+
+def write(path: Path, source: Any, counts: Any, *, format: str, overwrite: bool = False) -> int:
+    return write_samples(path, source, counts, seed=7, format=format, overwrite=overwrite, progress=False)
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_samples_in_a_format_are_those_of_an_export(tmp_path: Path, format: Any) -> None:
+    for source, counts in ((LinearSource(), [4, 0, 9]), (LinearSource(), [3, 0, 5])):
+        assert write(tmp_path / "direct", source, counts, format=format, overwrite=True) == sum(counts)
+    make(path=tmp_path / "bank").export(tmp_path / "export", format=format)
+    files = snapshot(tmp_path)
+    direct, export = ({k[6:]: v for k, v in files.items() if k.startswith(name)} for name in ("direct", "export"))
+    assert direct == export
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bank", "direct", "export"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "counts", "format", "message"),
+    [
+        (DataSpec(3, 6, 5, ("a/b", "ok")), 1, "imagefolder", "safe names of folders"),
+        (DataSpec(2, 6, 5, NAMES), 1, "imagefolder", "1, 3 or 4 channels, got 2"),
+        (DataSpec(2, 6, 5, NAMES), 1, "parquet", "1, 3 or 4 channels, got 2"),
+        (SPEC, {"dog": 1}, "bank", "unknown classes"),
+        (SPEC, 1, "zip", "format must be one of"),
+        (SPEC, 0, "bank", "at least one sample"),
+    ],
+)
+def test_nothing_is_drawn_for_what_cannot_be_written(
+    tmp_path: Path, spec: DataSpec, counts: Any, format: str, message: str
+) -> None:
+    source = LinearSource(spec)
+    with pytest.raises(DataError, match=message):
+        write(tmp_path / "out", source, counts, format=format)
+    assert source.draws == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["folder", "file", "empty", "file/below"])
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_nothing_is_drawn_where_it_cannot_be_written(tmp_path: Path, place: str, format: str) -> None:
+    for name in ("folder/deep", "empty"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file").write_text("dear")
+    source = LinearSource()
+    if place == "empty" and format != "parquet":
+        assert write(tmp_path / place, source, 2, format=format) == 6
+        return
+    with pytest.raises(GenaugError):
+        write(tmp_path / place, source, 2, format=format)
+    assert source.draws == 0
+    assert snapshot(tmp_path) == {"file": b"dear"}
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("state", ["new", "empty", "earlier"])
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_stopping_leaves_what_was_there(tmp_path: Path, format: Any, state: str, problem: type[BaseException]) -> None:
+    class Stopping(LinearSource):
+        def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+            if self.draws > 20:
+                raise problem
+            return super().sample(labels, generator=generator)
+
+    if state == "earlier":
+        make().export(tmp_path / "out", format=format)
+    elif state == "empty" and format != "parquet":
+        (tmp_path / "out").mkdir()
+    before, there = snapshot(tmp_path), sorted(tmp_path.rglob("*"))
+    with pytest.raises(problem):
+        write(tmp_path / "out", Stopping(), 40, format=format, overwrite=True)
+    assert snapshot(tmp_path) == before
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_memory_stays_bounded_in_every_format(tmp_path: Path, format: str) -> None:
+    """What 192 MiB of samples take from the heap, where all of them would be; measured in a process of its own."""
+    script = """
+import resource, sys, torch
+from pathlib import Path
+from types import SimpleNamespace
+from genaug.bank.sampling import write_samples
+from genaug.spec import DataSpec
+
+def sample(labels, *, generator=None):
+    return torch.zeros(len(labels), 3, 128, 128, dtype=torch.uint8)
+
+def write(name, count):
+    source = SimpleNamespace(spec=DataSpec(3, 128, 128, ("a",)), sample=sample)
+    options = dict(seed=0, format=sys.argv[2], overwrite=False, progress=False)
+    write_samples(Path(sys.argv[1], name), source, count, **options)
+
+write("small", 384)
+heap = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])
+resource.setrlimit(resource.RLIMIT_DATA, ((heap + 96 * 1024) * 1024,) * 2)  # bytes; mapped files do not count
+write("large", 4096)
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path, format], check=True)
 
 
 def test_import_is_light() -> None:

@@ -2,11 +2,14 @@
 
 import hashlib
 import itertools
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from genaug.seeding import derive_seed, make_generator
+from genaug.errors import GenaugError
+from genaug.seeding import check_seed, derive_seed, make_generator
 
 
 @pytest.mark.parametrize("keys", [(), (1,), ("batch", 3), ("a", "b", 0)])
@@ -16,6 +19,20 @@ def test_is_the_documented_hash(seed: int, keys: tuple[int | str, ...]) -> None:
     expected = sum(byte << (8 * place) for place, byte in enumerate(digest)) // 2
     assert derive_seed(seed, *keys) == expected
     assert 0 <= expected < 2**63
+
+
+@pytest.mark.parametrize("seed", [np.int64(5), np.uint8(5), torch.tensor(5)])
+def test_integers_of_other_libraries_are_the_plain_ones(seed: Any) -> None:
+    assert derive_seed(seed, "a") == derive_seed(5, "a")
+    assert type(check_seed(seed)) is int
+
+
+@pytest.mark.parametrize("seed", ["a", "5", 1.5, 2.0, None, True, torch.tensor([1, 2]), torch.tensor(0.5), [0]])
+def test_seeds_that_are_no_integers(seed: Any) -> None:
+    for call in (derive_seed, make_generator, check_seed):
+        with pytest.raises(GenaugError, match="^seed must be an integer, such as 0, got ") as caught:
+            call(seed)
+        assert "\n" not in str(caught.value)
 
 
 def test_every_key_its_type_and_its_place_count() -> None:

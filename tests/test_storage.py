@@ -4,11 +4,20 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from genaug.errors import GenaugError
-from genaug.storage import check_vacant, explain_write_errors, hash_file, new_directory, write_json, write_text
+from genaug.errors import DataError, GenaugError
+from genaug.storage import (
+    check_vacant,
+    expand,
+    explain_write_errors,
+    hash_file,
+    new_directory,
+    write_json,
+    write_text,
+)
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -152,6 +161,34 @@ def test_check_vacant(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(GenaugError, match="exists already"):
             check_vacant(path)
+
+
+def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert expand("~/x") == expand(Path("~/x")) == Path("/somewhere/x")
+    assert expand("~") == Path("/somewhere")
+    for path in ("x", "a/~", "/x", Path(".")):
+        assert expand(path) == Path(path)
+
+
+@pytest.mark.parametrize("error", [GenaugError, DataError])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("~nobody-of-this-name/x", "^~nobody-of-this-name/x: cannot be expanded"),
+        ("a\0b", r"^path 'a\\x00b' cannot be read: .* without null characters"),
+        ("~a\0b", "without null characters"),
+        ("\ud800", "in valid Unicode"),
+        (5, "path 5 cannot be read: it must be a string or a Path"),
+        (None, "path None cannot be read"),
+        (b"bank", "path b'bank' cannot be read"),
+    ],
+)
+def test_paths_that_cannot_be_are_one_line(path: Any, message: str, error: type[GenaugError]) -> None:
+    with pytest.raises(error, match=message) as caught:
+        expand(path, error=error)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
 
 
 def test_text_is_replaced_whole(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from genaug import __version__
 from genaug.bank.files import PROVENANCE, BankWriter, Pixels, Provenance
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError
 from genaug.images import to_uint8
 from genaug.progress import Update, progress_bar
-from genaug.seeding import make_generator
+from genaug.seeding import check_seed, make_generator
 from genaug.spec import DataSpec, resolve_counts
 from genaug.storage import new_directory
 
-CHUNK = 128  # labels a draw; fixed, since the samples of a model depend on it
+FIRST_CHUNK, LAST_CHUNK = 8, 128  # labels a draw: 8, 8, 16, 32, 64, 128, 128, ...
 MAX_DRAWS = 100  # for each sample asked for, before the filters are taken to reject nearly all
 
 Counts = int | Mapping[str, int] | list[int] | tuple[int, ...]
@@ -33,7 +33,7 @@ def draw_bank(
     Raises:
         DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
     """
-    provenance = _describe(source, _check_request(source, counts, seed), seed, filters)
+    provenance = _describe(source, check_request(source, counts, seed), seed, filters)
     pixels, filled = torch.empty(provenance.shape, dtype=torch.uint8), 0
 
     def keep(images: Pixels) -> None:
@@ -53,11 +53,45 @@ def write_bank(
         DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
         GenaugError: `path` exists, or the disk is full or not writable; shown before anything is drawn.
     """
-    resolved = _check_request(source, counts, seed)
+    resolved = check_request(source, counts, seed)
     with new_directory(path, last=PROVENANCE) as aside:
-        provenance = _describe(source, resolved, seed, filters)
-        with BankWriter(aside, provenance) as writer:
-            writer.finish(_draw(source, provenance, filters, writer.write, progress))
+        fill_bank(aside, source, resolved, seed=seed, filters=filters, progress=progress)
+
+
+def fill_bank(
+    directory: Path, source: Any, counts: list[int], *, seed: int, filters: Sequence[Filter], progress: bool
+) -> None:
+    """Draw the files of a bank into an empty `directory`; `counts` as `check_request` returns them."""
+    provenance = _describe(source, counts, seed, filters)
+    with BankWriter(directory, provenance) as writer:
+        writer.finish(_draw(source, provenance, filters, writer.write, progress))
+
+
+def check_request(source: Any, counts: Counts, seed: int) -> list[int]:
+    """Return the number of samples wanted of every class, checked without drawing any.
+
+    Raises:
+        DataError: a source without classes, wrong counts.
+        GenaugError: a seed that is no integer.
+    """
+    spec = check_source(source)
+    check_seed(seed)
+    resolved = resolve_counts(counts, spec)
+    if not sum(resolved):
+        raise DataError("counts must ask for at least one sample, got 0 for every class")
+    return resolved
+
+
+def chunk_size(chunk: int) -> int:
+    """Return the number of samples in a chunk of a class: 8, 8, 16, 32, 64, 128, and 128 from there on.
+
+    Fixed, since a model's samples depend on the size of the batch. Chunks drawn together hold fewer samples than twice
+    what is wanted, plus 8.
+
+    >>> [chunk_size(chunk) for chunk in range(8)]
+    [8, 8, 16, 32, 64, 128, 128, 128]
+    """
+    return LAST_CHUNK if chunk > 4 else max(FIRST_CHUNK, FIRST_CHUNK << chunk >> 1)
 
 
 def check_source(source: Any) -> DataSpec:
@@ -76,16 +110,6 @@ def check_source(source: Any) -> DataSpec:
     return spec
 
 
-def _check_request(source: Any, counts: Counts, seed: int) -> list[int]:
-    spec = check_source(source)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise DataError(f"seed must be an integer, got {shorten(seed)}")
-    resolved = resolve_counts(counts, spec)
-    if not sum(resolved):
-        raise DataError("counts must ask for at least one sample, got 0 for every class")
-    return resolved
-
-
 def _describe(source: Any, counts: list[int], seed: int, filters: Sequence[Filter]) -> Provenance:
     spec: DataSpec = source.spec
     if spec.height is None or spec.width is None:
@@ -96,7 +120,7 @@ def _describe(source: Any, counts: list[int], seed: int, filters: Sequence[Filte
         spec=spec,
         source=str(getattr(source, "family", None) or type(source).__name__),
         source_sha256=_hash_source(source),
-        seed=seed,
+        seed=check_seed(seed),
         counts=tuple(counts),
         filters=tuple(str(getattr(check, "__name__", type(check).__name__)) for check in filters),
         acceptance=(None,) * len(counts),
@@ -136,31 +160,32 @@ def _draw_class(
     keep: Callable[[Pixels], None],
     update: Update,
 ) -> float:
-    count, drawn, accepted = provenance.counts[index], 0, 0
+    count, chunk, drawn, accepted = provenance.counts[index], 0, 0, 0
     while accepted < count:
         if drawn >= MAX_DRAWS * count:
             raise DataError(
                 f"filters accept too few samples of class {provenance.spec.class_names[index]!r}: {accepted} of "
                 f"{drawn} drawn, {count} wanted; loosen the filters, train the model longer, or ask for fewer"
             )
-        images, labels = _draw_chunk(source, index, drawn // CHUNK, provenance.seed)
+        images, labels = _draw_chunk(source, index, chunk, provenance.seed)
         provenance.spec.check_images(images, name="images of source")
         mask = _accept(images, labels, filters)
         chosen = images[mask][: count - accepted]  # the surplus only counts for the acceptance
         keep(chosen.numpy())
-        drawn, accepted = drawn + CHUNK, accepted + int(mask.sum())
+        chunk, drawn, accepted = chunk + 1, drawn + len(images), accepted + int(mask.sum())
         update(len(chosen))
     return accepted / drawn
 
 
 def _draw_chunk(source: Any, index: int, chunk: int, seed: int) -> tuple[Tensor, Tensor]:
     # always whole chunks: a model's samples, drawn with one generator, depend on the size of the batch
-    labels = torch.full((CHUNK,), index)
+    count = chunk_size(chunk)
+    labels = torch.full((count,), index)
     with torch.no_grad():
         images = source.sample(labels, generator=make_generator(seed, "bank", index, chunk))
     source.spec.check_images(images, name="images of source")
-    if images.ndim != 4 or len(images) != CHUNK:
-        raise DataError(f"images of source must be as many as the labels ({CHUNK}), got shape {tuple(images.shape)}")
+    if images.ndim != 4 or len(images) != count:
+        raise DataError(f"images of source must be as many as the labels ({count}), got shape {tuple(images.shape)}")
     return to_uint8(images).cpu(), labels
 
 

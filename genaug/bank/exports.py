@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import numpy as np
 
 from genaug.bank.files import IMAGES, PROVENANCE, BankWriter, Pixels, Provenance
 from genaug.errors import DataError, GenaugError, shorten
+from genaug.spec import DataSpec
 from genaug.storage import check_vacant, explain_write_errors, new_directory
 
 COPY_ROWS = 128
 PNG_CHANNELS = (1, 3, 4)
 MAX_NAME_BYTES = 255
+FILES = {"parquet": "samples.parquet"}  # formats of one file, and its name until it takes its place
 
 
 def export_bank(path: Path, *, pixels: Pixels, provenance: Provenance, format: str, overwrite: bool) -> None:
@@ -27,19 +29,55 @@ def export_bank(path: Path, *, pixels: Pixels, provenance: Provenance, format: s
         DataError: an unknown format, images or class names that it cannot hold.
         GenaugError: `path` exists and `overwrite` is not set, or the disk is full or not writable.
     """
+    check_format(format, provenance.spec, provenance.counts)
+    check_target(path, format=format, overwrite=overwrite)
+    with replacement(path, format=format) as directory:
+        EXPORTS[format](directory, pixels, provenance)
+
+
+def check_format(format: str, spec: DataSpec, counts: Sequence[int]) -> None:
+    """Check that a `format` of `EXPORTS` can hold images of `spec`, of the classes that `counts` ask for.
+
+    Raises:
+        DataError: an unknown format, channels that PNG has not, class names that are unsafe as folders.
+    """
     if format not in EXPORTS:
         raise DataError(f"format must be one of {', '.join(EXPORTS)}, got {shorten(format)}")
-    if format != "bank" and provenance.spec.channels not in PNG_CHANNELS:
+    if format != "bank" and spec.channels not in PNG_CHANNELS:
         raise DataError(
-            f"format {format!r} stores PNG files of 1, 3 or 4 channels, got {provenance.spec.channels}; "
-            "use format='bank'"
+            f"format {format!r} stores PNG files of 1, 3 or 4 channels, got {spec.channels}; use format 'bank'"
         )
-    check_vacant(path, overwrite=overwrite)
-    EXPORTS[format](path, pixels, provenance)
+    names = [name for name, count in zip(spec.class_names, counts, strict=True) if count]
+    unsafe = [name for name in names if not is_safe_folder(name)]
+    if format == "imagefolder" and unsafe:
+        raise DataError(
+            f"class_names must be safe names of folders for format 'imagefolder', got {shorten(unsafe)}; "
+            "use format 'parquet'"
+        )
 
 
-def _export_bank(path: Path, pixels: Pixels, provenance: Provenance) -> None:
-    with _replacement(path) as aside, BankWriter(aside, provenance) as writer:
+def check_target(path: Path, *, format: str, overwrite: bool) -> None:
+    """Check that `path` is free for a `format` of `EXPORTS`, or holds what may be overwritten.
+
+    Raises:
+        GenaugError: a file where the format is a folder, or the reverse; `path` exists and `overwrite` is not set, or
+            holds more than an earlier export.
+    """
+    wanted = "file" if format in FILES else "folder"
+    with explain_write_errors(path):
+        found = "folder" if path.is_dir() else "file" if path.is_file() else "device"
+        if path.exists() and found != wanted:
+            hint = f", such as {path / 'samples.parquet'}" if found == "folder" else ""
+            raise GenaugError(f"{path}: is a {found}, and {format} is written as a {wanted}; choose another path{hint}")
+        check_vacant(path, overwrite=overwrite)
+        if found == "folder" and not _is_replaceable(path):
+            raise GenaugError(
+                f"{path}: holds more than an earlier export, which is all that is overwritten; remove it first"
+            )
+
+
+def _export_bank(directory: Path, pixels: Pixels, provenance: Provenance) -> None:
+    with BankWriter(directory, provenance) as writer:
         for start in range(0, len(pixels), COPY_ROWS):
             writer.write(pixels[start : start + COPY_ROWS])
         written = writer.finish(provenance.acceptance).images_sha256
@@ -47,25 +85,17 @@ def _export_bank(path: Path, pixels: Pixels, provenance: Provenance) -> None:
             raise DataError("the bank's images differ from its hash; it is damaged, generate it again")
 
 
-def _export_folders(path: Path, pixels: Pixels, provenance: Provenance) -> None:
-    names = provenance.spec.class_names
-    unsafe = [name for name in names if not is_safe_folder(name)]
-    if unsafe:
-        raise DataError(
-            f"class_names must be safe names of folders for format='imagefolder', got {shorten(unsafe)}; "
-            "use format='parquet'"
-        )
-    with _replacement(path) as aside:
-        row = 0
-        for name, count in zip(names, provenance.counts, strict=True):
-            if count:  # ImageFolder refuses empty folders
-                (aside / name).mkdir()
-            for number in range(count):
-                (aside / name / f"{number:06d}.png").write_bytes(encode_png(pixels[row]))
-                row += 1
+def _export_folders(directory: Path, pixels: Pixels, provenance: Provenance) -> None:
+    row = 0
+    for name, count in zip(provenance.spec.class_names, provenance.counts, strict=True):
+        if count:  # ImageFolder refuses empty folders
+            (directory / name).mkdir()
+        for number in range(count):
+            (directory / name / f"{number:06d}.png").write_bytes(encode_png(pixels[row]))
+            row += 1
 
 
-def _export_parquet(path: Path, pixels: Pixels, provenance: Provenance) -> None:
+def _export_parquet(directory: Path, pixels: Pixels, provenance: Provenance) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Features, Image
@@ -73,7 +103,7 @@ def _export_parquet(path: Path, pixels: Pixels, provenance: Provenance) -> None:
     features = Features({"image": Image(), "label": ClassLabel(names=list(provenance.spec.class_names))})
     schema = features.arrow_schema  # its metadata carries the features
     labels = np.repeat(np.arange(len(provenance.counts)), provenance.counts)
-    with _replacement(path, file=True) as aside, pq.ParquetWriter(aside / path.name, schema) as writer:
+    with pq.ParquetWriter(directory / FILES["parquet"], schema) as writer:
         for start in range(0, len(pixels), COPY_ROWS):
             rows = slice(start, start + COPY_ROWS)
             images = [{"bytes": encode_png(image), "path": None} for image in pixels[rows]]
@@ -114,19 +144,24 @@ def encode_png(image: Pixels) -> bytes:
 
 
 @contextmanager
-def _replacement(path: Path, *, file: bool = False) -> Iterator[Path]:
-    """Yield an empty directory that takes the place of `path` when the block ends; with `file`, the file in it does."""
-    if path.exists() and not (path.is_file() if file else _is_replaceable(path)):
-        raise GenaugError(
-            f"{path}: holds more than an earlier export, which is all that is overwritten; remove it first"
-        )
+def replacement(path: Path, *, format: str) -> Iterator[Path]:
+    """Yield an empty directory that takes the place of `path` when the block ends; of `FILES`, the file in it does.
+
+    `path` is as `check_target` wants it. It is unchanged, and nothing is left beside it, if the block fails.
+    """
+    if path.is_symlink() or path.name in ("", ".."):  # a link stays one, and "." has no name
+        path = Path(os.path.realpath(path))
+    if format not in FILES and not (path.is_dir() and any(path.iterdir())):
+        with new_directory(path, last=PROVENANCE) as aside:
+            yield aside
+        return
     token = secrets.token_hex(4)
     staged, old = (path.with_name(f".{path.name}.{kind}-{token}") for kind in ("new", "old"))
     try:
-        with new_directory(staged, last=path.name) as aside:
+        with new_directory(staged, last=PROVENANCE) as aside:
             yield aside
         with explain_write_errors(path):
-            _swap(staged / path.name if file else staged, path, old)
+            _swap(staged / FILES[format] if format in FILES else staged, path, old)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -136,11 +171,12 @@ def _swap(new: Path, path: Path, old: Path) -> None:
     if not path.is_dir():
         os.replace(new, path)
         return
-    os.replace(path, old)  # a directory that is not empty cannot be replaced in one step
     try:
+        os.replace(path, old)  # a directory that is not empty cannot be replaced in one step
         os.replace(new, path)
     except BaseException:
-        os.replace(old, path)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         raise
 
 

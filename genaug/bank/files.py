@@ -136,7 +136,7 @@ def read_bank(path: Path, *, verify: bool) -> tuple[Pixels, Provenance]:
     Raises:
         DataError: a directory that is no bank, or one that is incomplete, damaged or changed.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path.is_dir, it takes a name that is too long
         raise DataError(f"{path}: no such directory; a bank is made by SampleBank.generate(..., path=)")
     values = read_json(path / PROVENANCE, error=DataError)
     provenance = parse_config(Provenance, values, where=str(path / PROVENANCE), error=DataError)

@@ -15,6 +15,7 @@ from genaug.bank.exports import export_bank
 from genaug.bank.files import Pixels, Provenance, read_bank
 from genaug.errors import DataError, shorten
 from genaug.spec import DataSpec
+from genaug.storage import expand
 
 
 class SampleBank:
@@ -64,7 +65,7 @@ class SampleBank:
 
         Raises:
             DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
-            GenaugError: `path` exists, or the disk is full or not writable.
+            GenaugError: `path` exists, the disk is full or not writable, or a seed that is no integer.
 
         >>> from types import SimpleNamespace
         >>> def noise(labels, *, generator=None):
@@ -75,7 +76,8 @@ class SampleBank:
         """
         if path is None:
             return cls(*draw_bank(source, counts, seed=seed, filters=filters, progress=progress))
-        write_bank(Path(path), source, counts, seed=seed, filters=filters, progress=progress)
+        path = expand(path, error=DataError)
+        write_bank(path, source, counts, seed=seed, filters=filters, progress=progress)
         return cls.open(path, verify=False)
 
     @classmethod
@@ -93,8 +95,9 @@ class SampleBank:
         Traceback (most recent call last):
         genaug.errors.DataError: no/such/bank: no such directory; a bank is made by SampleBank.generate(..., path=)
         """
-        pixels, provenance = read_bank(Path(path), verify=verify)
-        return cls(pixels, provenance, path=Path(path).absolute())
+        path = expand(path, error=DataError)
+        pixels, provenance = read_bank(path, verify=verify)
+        return cls(pixels, provenance, path=path.absolute())
 
     @property
     def _pixels(self) -> Pixels:
@@ -183,7 +186,7 @@ class SampleBank:
         """Write all samples to `path`, whole or not at all, without loss.
 
         Args:
-            path: a directory for "imagefolder" and "bank", a file for "parquet".
+            path: a directory for "imagefolder" and "bank", a file for "parquet"; an empty directory is filled.
             format: "imagefolder" (a folder of PNG files a class), "bank" (as `open` reads), or "parquet" (as
                 `datasets.load_dataset("parquet", data_files=path)` reads, with columns `image` and `label`).
             overwrite: replace an earlier export.
@@ -203,7 +206,8 @@ class SampleBank:
         ...     sorted(file.name for file in Path(folder, "out", "a").iterdir())
         ['000000.png', '000001.png']
         """
-        export_bank(Path(path), pixels=self._pixels, provenance=self.provenance, format=format, overwrite=overwrite)
+        target = expand(path, error=DataError)
+        export_bank(target, pixels=self._pixels, provenance=self.provenance, format=format, overwrite=overwrite)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:

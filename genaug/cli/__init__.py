@@ -2,11 +2,11 @@
 
 import typer
 
-from genaug.cli.bench import bench
-from genaug.cli.demo import demo
-from genaug.cli.models import models
-from genaug.cli.sample import sample
-from genaug.cli.train import train
+from genaug.cli.bench import bench_command
+from genaug.cli.demo import demo_command
+from genaug.cli.models import models_command
+from genaug.cli.sample import sample_command
+from genaug.cli.train import train_command
 
 app = typer.Typer(
     name="genaug",
@@ -17,8 +17,11 @@ app = typer.Typer(
     help="Learned data augmentation for PyTorch: train a model on your images, mix its samples in, measure whether "
     "that helped.",
 )
-for command in (demo, train, sample, models, bench):
-    app.command()(command)
+app.command("demo")(demo_command)
+app.command("train")(train_command)
+app.command("sample")(sample_command)
+app.command("models")(models_command)
+app.command("bench")(bench_command)
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from genaug.cli.options import Debug, one_line_errors
 
 
 @one_line_errors
-def bench(
-    name: Annotated[str, typer.Argument(help="import, engine, bank, or all.")] = "all",
+def bench_command(
+    name: Annotated[str, typer.Argument(help="import, engine, bank, jitter, or all.")] = "all",
     repeats: Annotated[int, typer.Option(help="Measurements of each side, taken in turn.", min=3)] = 15,
     debug: Debug = False,
 ) -> None:

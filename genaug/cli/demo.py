@@ -9,12 +9,15 @@ from genaug.cli.options import Debug, Device, Overwrite, Quiet, default_output, 
 
 
 @one_line_errors
-def demo(
+def demo_command(
     output: Annotated[Path | None, typer.Option(help="Folder to write to. [default: genaug-demo]")] = None,
     seeds: Annotated[int, typer.Option(help="Number of repetitions.", min=2)] = 5,
     validation: Annotated[
         bool, typer.Option("--validation", help="Score on a part split off train, for choosing settings.")
     ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a field of the VAE's recipe: model.latent_dim=8.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="First seed of the repetitions.")] = 0,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -35,6 +38,7 @@ def demo(
         seeds=seeds,
         first_seed=seed,
         validation=validation,
+        overrides=set_ or [],
         device=device,
         overwrite=overwrite,
         progress=not quiet,

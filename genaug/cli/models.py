@@ -4,7 +4,7 @@ from genaug.cli.options import Debug, one_line_errors
 
 
 @one_line_errors
-def models(debug: Debug = False) -> None:
+def models_command(debug: Debug = False) -> None:
     """List the shipped models with their image format and scores.
 
     Example: [bold]genaug models[/bold]

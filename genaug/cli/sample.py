@@ -18,14 +18,16 @@ class Format(StrEnum):
 
 
 @one_line_errors
-def sample(
+def sample_command(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a path (./run/model) or a hub id.")],
     per_class: Annotated[int, typer.Option(help="Samples for each class.", min=1)] = 100,
     class_: Annotated[
         list[str] | None, typer.Option("--class", help="Only this class. Can be repeated. [default: all]")
     ] = None,
     format: Annotated[Format, typer.Option(help="How to write them.")] = Format.imagefolder,
-    output: Annotated[Path | None, typer.Option(help="Folder to write to. [default: samples]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder, or file for parquet. [default: samples, or samples.parquet]")
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -39,12 +41,15 @@ def sample(
     Example: [bold]genaug sample ./run/model --class 7 --format bank --output bank[/bold]
     """
     import genaug
-    from genaug.storage import check_vacant
+    from genaug.bank.exports import check_target
+    from genaug.bank.sampling import write_samples
+    from genaug.storage import expand
 
-    output = default_output("samples", output)
-    check_vacant(output, overwrite=overwrite)
+    output = expand(default_output("samples.parquet" if format is Format.parquet else "samples", output))
+    check_target(output, format=format.value, overwrite=overwrite)  # before a model is fetched, which may take long
     source = genaug.load(model, device=device)
     counts = dict.fromkeys(class_ or source.spec.class_names, per_class)
-    bank = genaug.SampleBank.generate(source, counts, seed=seed, progress=not quiet)
-    bank.export(output, format=format.value, overwrite=overwrite)
-    typer.echo(f"{len(bank)} samples: {output}")
+    total = write_samples(
+        output, source, counts, seed=seed, format=format.value, overwrite=overwrite, progress=not quiet
+    )
+    typer.echo(f"{total} samples: {output}")

@@ -9,7 +9,7 @@ from genaug.cli.options import Debug, Device, Overwrite, Quiet, default_output, 
 
 
 @one_line_errors
-def train(
+def train_command(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
     data: Annotated[str, typer.Option(help="'digits', or a folder with a folder of images for each class.")],
     output: Annotated[Path | None, typer.Option(help="Folder to write to. [default: runs/RECIPE]")] = None,
@@ -33,11 +33,10 @@ def train(
     Example: [bold]genaug train digits-vae --data photos --resize 32x32 --set training.steps=5000[/bold]
     """
     from genaug.data import load_data
-    from genaug.training import load_recipe
-    from genaug.training import train as run_training
+    from genaug.training import load_recipe, train
 
     overrides = [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
-    result = run_training(
+    result = train(
         load_recipe(recipe, overrides=overrides),
         data=load_data(data, resize=parse_size(resize)),
         output=default_output(f"runs/{Path(recipe).stem}", output),

@@ -14,6 +14,7 @@ from genaug.data.splits import stratified_split
 from genaug.data.stacking import ImageStack, check_resize
 from genaug.errors import DataError, shorten
 from genaug.spec import DataSpec
+from genaug.storage import expand
 
 SPLITS = ("train", "test", "all")
 SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
@@ -76,12 +77,12 @@ BUILT_IN: dict[str, Callable[[str], LabeledImages]] = {"digits": _load_digits}
 
 
 def _find_folder(data: "str | os.PathLike[str]") -> Path:
+    folder = expand(data, error=DataError)
     try:
-        folder = Path(data).expanduser()
         if folder.is_dir():
             return folder
         exists = folder.exists()
-    except (OSError, RuntimeError, ValueError) as problem:  # too long a name, no home of that user, a zero byte
+    except OSError as problem:  # too long a name, a part of it that may not be read
         raise DataError(f"data {shorten(os.fspath(data))}: cannot be read as a path ({problem})") from None
     known = f"the built-in data are {', '.join(BUILT_IN)}"
     if exists:
@@ -126,7 +127,8 @@ def _list_folder(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
 
     index = {name: label for label, name in enumerate(names)}
     samples = make_dataset(folder, index, is_valid_file=is_image, allow_empty=True)
-    empty = [name for name in names if index[name] not in {label for _, label in samples}]
+    filled = {label for _, label in samples}
+    empty = [name for name in names if index[name] not in filled]
     if empty:
         raise DataError(
             f"{folder / empty[0]}: a class folder must hold at least one image ({', '.join(IMG_EXTENSIONS)}), "

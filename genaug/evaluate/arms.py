@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from genaug.data import LabeledImages
+from genaug.errors import GenaugError, shorten
 from genaug.mixing import MixedDataset
+from genaug.mixing.targets import Target
 from genaug.seeding import derive_seed
 from genaug.training.schedules import ClassSampler, cosine_with_warmup
 
@@ -30,7 +32,7 @@ class Arm:
 
     balanced: bool = False
     source: Any = None
-    target: str | int = "median"
+    target: Target = "median"
     cap: float = 5.0
 
 
@@ -41,6 +43,13 @@ class Budget:
     steps: int
     batch_size: int
     learning_rate: float
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise GenaugError(f"{name} must be an integer of at least 1, got {shorten(getattr(self, name))}")
+        if not 0 < self.learning_rate <= 10:  # written so that NaN fails too
+            raise GenaugError(f"learning_rate must be above 0 and at most 10, got {shorten(self.learning_rate)}")
 
 
 def train_classifier(

@@ -16,7 +16,7 @@ from genaug.evaluate.arms import Arm, Budget, predict, train_classifier
 from genaug.metrics import score_predictions
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
-from genaug.storage import write_json
+from genaug.storage import check_vacant, expand, write_json
 
 METRICS = ("accuracy", "balanced_accuracy", "worst_class")
 CONFIDENCE = 0.95
@@ -62,7 +62,10 @@ class Comparison:
     def difference(self, arm: str, *, metric: str = "balanced_accuracy") -> Difference:
         """Return the paired difference of `arm` to the rival, with Student's t interval over seeds.
 
-        The interval covers the draw of the training part and the chance in training, for this one test part.
+        The interval covers what differs between the seeds of this comparison: chance in training, and, where `train`
+        and the source of an arm are functions of the seed, the draw of the training part and the generator; with fixed
+        ones it says nothing about other draws. Draws from one pool overlap, which makes the interval too short
+        (Nadeau & Bengio 2003), and the test part is always the same one.
 
         Raises:
             GenaugError: fewer than two seeds.
@@ -112,6 +115,7 @@ def compare_arms(
     learning_rate: float = 2e-3,
     classifier: Callable[[Any], nn.Module] = SmallCNN,
     output: str | Path | None = None,
+    overwrite: bool = False,
     device: str | None = None,
     progress: bool = True,
     on_step: Callable[[], None] | None = None,
@@ -126,13 +130,14 @@ def compare_arms(
         seeds: the seeds of the paired repetitions, or their number for seeds 0, 1, ...
         steps, batch_size, learning_rate: the budget of every arm.
         classifier: makes a new network from a `DataSpec`: public images (N, C, H, W) -> logits (N, classes).
-        output: JSON file that is rewritten after every run.
+        output: JSON file that is rewritten after every run; a new one.
+        overwrite: replace an existing `output`.
         device: where to train; a GPU if there is one, else the CPU.
         progress: show a progress bar.
         on_step: called after every training step of a classifier.
 
     Raises:
-        GenaugError: an unknown rival, no arms, no seeds.
+        GenaugError: an unknown rival, no arms, no seeds, a budget out of range, an `output` that exists.
         DataError: train and test of different formats or classes, without images, or sharing one.
 
     >>> from genaug.data import load_data
@@ -147,10 +152,13 @@ def compare_arms(
     if rival not in arms:
         raise GenaugError(f"rival must be one of the arms {shorten(list(arms))}, got {shorten(rival)}")
     seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise GenaugError(f"seeds must be at least one number, none twice, got {shorten(seeds)}")
+    if not seeds or len(set(seeds)) != len(seeds) or any(type(seed) is not int for seed in seeds):
+        raise GenaugError(f"seeds must be at least one integer, none twice, got {shorten(seeds)}")
     where = choose_device(device)
     budget = Budget(steps=steps, batch_size=batch_size, learning_rate=learning_rate)
+    results = None if output is None else expand(output)
+    if results is not None:
+        check_vacant(results, overwrite=overwrite)
     settings = {"seeds": seeds, **asdict(budget), "test_images": len(test)}
     comparison = Comparison(rival=rival, class_names=test.spec.class_names, settings=settings)
     with progress_bar("comparing", total=len(seeds) * len(arms) * steps, enabled=progress) as update:
@@ -174,8 +182,8 @@ def compare_arms(
                 seconds = round(time.perf_counter() - began, 2)
                 run = {"arm": name, "seed": seed, **scores, "counts": counts, "seconds": seconds}
                 comparison.runs.append(run)
-                if output is not None:
-                    write_json(Path(output), comparison.to_dict())
+                if results is not None:
+                    write_json(results, comparison.to_dict())
     return comparison
 
 

@@ -19,7 +19,7 @@ from genaug.mixing.kinds import ImageKind, add_source
 from genaug.mixing.probe import Pipeline
 from genaug.mixing.real import check_items, describe_real, fetch
 from genaug.mixing.targets import Target, balance
-from genaug.seeding import derive_seed, make_generator
+from genaug.seeding import check_seed, derive_seed, make_generator
 from genaug.spec import DataSpec, resolve_counts
 
 
@@ -35,6 +35,7 @@ class SyntheticDataset(Dataset[tuple[Any, int]]):
 
     Raises:
         DataError: wrong counts, a bank without samples of a class, a source of another kind.
+        GenaugError: a seed that is no integer.
 
     >>> from types import SimpleNamespace
     >>> def noise(labels, *, generator=None):
@@ -49,7 +50,7 @@ class SyntheticDataset(Dataset[tuple[Any, int]]):
     def __init__(
         self, source: Any, counts: Counts, *, seed: int, transform: Callable[[Tensor], Any] | None = None
     ) -> None:
-        spec = check_source(source)
+        spec, seed = check_source(source), check_seed(seed)
         self.counts = resolve_counts(counts, spec)
         self.classes = list(spec.class_names)
         self.transform = transform
@@ -99,6 +100,7 @@ class MixedDataset(Dataset[Any]):
     Raises:
         DataError: items of `real` that synthetic ones cannot be made like; two transforms, or none where real images
             are normalized; classes, sizes or channels of `source` that differ; no samples of a class that needs some.
+        GenaugError: a seed that is no integer.
 
     >>> from types import SimpleNamespace
     >>> def noise(labels, *, generator=None):
@@ -124,7 +126,7 @@ class MixedDataset(Dataset[Any]):
         label_key: str | None = None,
         labels: Any = None,
     ) -> None:
-        spec = check_source(source)
+        spec, seed = check_source(source), check_seed(seed)
         known = describe_real(real, labels=labels, image_key=image_key, label_key=label_key)
         check_items(real, known.pipeline, ranges=transform is None)
         self._pipeline = _with_transform(known.pipeline, transform)

@@ -1,6 +1,6 @@
 """What is known about a real data set: its items, labels and classes, also inside Subset and ConcatDataset."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -60,6 +60,11 @@ def describe_real(
         )
     if not len(dataset):
         raise DataError("real must hold at least one item, got an empty data set")
+    if isinstance(dataset, Mapping) and 0 not in dataset:
+        raise DataError(
+            f"real must be one data set, got a {type(dataset).__name__} of {shorten(list(dataset))}; "
+            f"pass one of them, such as real[{'train' if 'train' in dataset else next(iter(dataset))!r}]"
+        )
     keys = Keys(image_key, label_key)
     pipelines = [describe_pipeline(leaf, **keys._asdict()) for leaf in _leaves(dataset)]
     if not all(pipeline.matches(pipelines[0]) for pipeline in pipelines):

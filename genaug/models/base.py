@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
 from genaug import checkpoint
 from genaug.checkpoint import CheckpointConfig
 from genaug.config import parse_config
 from genaug.errors import CheckpointError, DataError, GenaugError, shorten
+from genaug.models.card import make_card
 from genaug.spec import DataSpec
 
 METHODS = ("sample", "encode", "decode", "vary", "restore")
@@ -36,6 +36,13 @@ class Model(nn.Module, ModelHubMixin):
     config: Any
     recipe: dict[str, Any] | None
     scores: dict[str, Any]
+
+    if TYPE_CHECKING:  # a family has those of these that it can do; `require` asks for one
+        sample: Callable[..., Tensor]
+        encode: Callable[..., Tensor]
+        decode: Callable[..., Tensor]
+        vary: Callable[..., Tensor]
+        restore: Callable[..., Tensor]
 
     def __init__(self, spec: DataSpec, config: Any) -> None:
         super().__init__()
@@ -89,7 +96,7 @@ class Model(nn.Module, ModelHubMixin):
         model_card_kwargs: dict[str, Any] | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write a checkpoint directory, whole or not at all, in place of one that is there; keep its model card.
+        """Write a checkpoint directory, in place of one that is there (see `save`); keep its model card.
 
         The mixin's own method removes the old `config.json` before anything new is written.
 
@@ -115,7 +122,7 @@ class Model(nn.Module, ModelHubMixin):
         self.save(save_directory, card=_read_card(Path(save_directory) / checkpoint.CARD), overwrite=True)
 
     def save(self, directory: str | Path, *, card: str | None = None, overwrite: bool = False) -> None:
-        """Write a checkpoint directory, whole or not at all.
+        """Write a checkpoint directory; a new one appears whole, a replacement that is cut off shows as damage.
 
         Raises:
             GenaugError: the directory exists and `overwrite` is not set, the disk is full, or the weights are of
@@ -208,8 +215,8 @@ def download(model_id: str, **options: Any) -> Path:
         CheckpointError: no such model, or no connection.
     """
     try:
-        hf_hub_download(model_id, checkpoint.WEIGHTS, **options)
-        return Path(hf_hub_download(model_id, checkpoint.CONFIG, **options)).parent
+        # both of one revision, also where a new one is pushed in between
+        return Path(snapshot_download(model_id, allow_patterns=[checkpoint.CONFIG, checkpoint.WEIGHTS], **options))
     except Exception as problem:  # of the hub's client, its HTTP library, or the disk
         reason = shorten(str(problem).strip().split("\n")[0], 120)
         raise CheckpointError(f"{model_id}: cannot be fetched from the Hugging Face hub ({reason})") from None
@@ -254,6 +261,17 @@ def inference(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def split_batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Return equally long tensors in chunks of `batch_size` rows; no rows make one empty chunk.
+
+    Raises:
+        GenaugError: a batch size that is no integer of at least 1.
+    """
+    if type(batch_size) is not int or batch_size < 1:
+        raise GenaugError(f"batch_size must be an integer of at least 1, got {shorten(batch_size)}")
+    return zip(*(tensor.split(batch_size) for tensor in tensors), strict=True)
+
+
 def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return standard normal numbers drawn where `generator` lives (the CPU without one), moved to `device`."""
     source = "cpu" if generator is None else generator.device
@@ -264,44 +282,3 @@ def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None, devi
     """Return numbers uniform in [0, 1) drawn where `generator` lives (the CPU without one), moved to `device`."""
     source = "cpu" if generator is None else generator.device
     return torch.rand(shape, generator=generator, device=source).to(device)
-
-
-def make_card(model: Model) -> str:
-    """Return a model card: what the model is, how to use it, what it was trained on, and what was measured."""
-    names = ", ".join(model.spec.class_names) or "none"
-    recipe = json.dumps(model.recipe, indent=2) if model.recipe else "not recorded"
-    scores = "\n".join(f"| {name} | {value} |" for name, value in model.scores.items() if not isinstance(value, dict))
-    table = f"| score | value |\n|---|---|\n{scores}" if scores else "Not measured."
-    return f"""---
-library_name: genaug
-tags: [genaug, {model.family}, data-augmentation, safetensors]
----
-# {model.family} for {model.spec.size} images of {model.spec.num_classes} classes
-
-A conditional generative model for data augmentation, trained with genaug.
-
-- Image format (channels x height x width): {model.spec.size}
-- Classes: {names}
-- Parameters: {sum(p.numel() for p in model.parameters()):,}
-
-## Use
-
-```python
-import genaug
-
-model = genaug.load("path/to/this/directory")
-images = model.sample(labels)  # labels: int64 (N,) -> float images (N, C, H, W) in [0, 1]
-```
-
-## Scores
-
-{table}
-
-Samples that look right do not have to help a classifier: measure it on held-out real images.
-
-## Recipe
-
-```json
-{recipe}
-```
-"""

@@ -81,7 +81,8 @@ class LatentDensity(nn.Module):
         """Move `latents` (N, D) within the density of their class: m + sqrt(1 - s^2) (z - m) + s L e.
 
         This is a preconditioned Crank-Nicolson step: it leaves N(m, L L^T) unchanged as a distribution. A `strength` s
-        of 0 returns the latents, 1 an independent draw. m and L belong to the likeliest component; e is `noise` (N, D).
+        of 0 returns the latents, 1 an independent draw. m and L belong to the component that a latent most likely
+        comes from, which it never leaves; e is `noise` (N, D).
         """
         component = self._likeliest(latents, labels)
         mean = self.means[labels, component]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genaug.errors import GenaugError, shorten
 from genaug.images import to_float, to_model
-from genaug.models.base import Model, draw, draw_uniform, inference
+from genaug.models.base import Model, draw, draw_uniform, inference, split_batches
 from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, one_hot
 from genaug.spec import DataSpec
@@ -156,8 +156,7 @@ class VAE(Model):
         """Fit the density of latents of every class to public `images` (N, C, H, W) and `labels` (N,)."""
         labels = self.check_batch(images, labels)
         with inference(self):
-            chunks = zip(images.split(256), labels.split(256), strict=True)
-            stats = [self.posterior(x.to(self.device), y) for x, y in chunks]
+            stats = [self.posterior(x.to(self.device), y) for x, y in split_batches(256, images, labels)]
             mean, log_variance = (torch.cat(part) for part in zip(*stats, strict=True))
             self.density.fit(mean, log_variance.exp(), labels, shrinkage=self.config.density_shrinkage)
 
@@ -182,8 +181,7 @@ class VAE(Model):
         """
         labels = self.check_batch(images, labels)
         with inference(self):
-            chunks = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-            latents = [self.posterior(x.to(self.device), y)[0] for x, y in chunks]
+            latents = [self.posterior(x.to(self.device), y)[0] for x, y in split_batches(batch_size, images, labels)]
         return torch.cat(latents)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
@@ -194,6 +192,8 @@ class VAE(Model):
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_dim:
             raise GenaugError(f"latents must have shape (N, {self.config.latent_dim}), got {tuple(latents.shape)}")
+        if not latents.isfinite().all():
+            raise GenaugError("latents must be finite, got NaN or infinite values")
         labels = self.check_labels(labels, len(latents))
         with inference(self):
             return self._decode(latents.to(self.device), labels, batch_size)
@@ -209,7 +209,8 @@ class VAE(Model):
     ) -> Tensor:
         """Return variations (N, C, H, W), float32 in [0, 1], of public images within their class.
 
-        A `strength` of 0 gives the reconstruction, 1 a new sample of the class; see `LatentDensity.perturb`.
+        A `strength` of 0 gives the reconstruction, 1 a new sample of the class, or with several Gaussians a class, of
+        the one that the image belongs to; see `LatentDensity.perturb`. Without labels "the class" is all images.
 
         Raises:
             GenaugError: a strength outside [0, 1], or images or labels that do not match.
@@ -224,7 +225,7 @@ class VAE(Model):
             return self._decode(latents, labels, batch_size)
 
     def _decode(self, latents: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-        chunks = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
+        chunks = split_batches(batch_size, latents, labels)
         return torch.cat([torch.sigmoid(self.decode_logits(z, y)) for z, y in chunks])
 
     def measure(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -233,7 +234,7 @@ class VAE(Model):
         noise = draw((len(images), self.config.latent_dim), torch.Generator().manual_seed(0), self.device)
         with inference(self):
             bounds, errors = [], []
-            for x, y, e in zip(images.split(256), device_labels.split(256), noise.split(256), strict=True):
+            for x, y, e in split_batches(256, images, device_labels, noise):
                 x = x.to(self.device)
                 likelihood, kl = self.elbo(x, y, e)
                 bounds.append(likelihood - kl.sum(1))

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import shutil
 import signal
 import threading
 import time
@@ -13,32 +12,21 @@ from types import FrameType
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.devices import choose_device, choose_precision
-from genaug.errors import DataError, GenaugError, RecipeError, TrainingError, shorten
+from genaug.errors import TrainingError
 from genaug.models import FAMILIES, Model
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
-from genaug.storage import check_vacant, write_text
+from genaug.storage import expand
 from genaug.training.logs import MetricsLog, save_samples
 from genaug.training.recipe import Recipe, load_recipe
+from genaug.training.run_folder import STATES, RunFacts, prepare_folder
 from genaug.training.schedules import ClassSampler, cosine_with_warmup, ema_with_ramp
-from genaug.training.state import (
-    StateFacts,
-    TrainingState,
-    list_states,
-    load_state,
-    read_facts,
-    remove_leftovers,
-    save_state,
-)
-
-RECIPE = "recipe.yaml"
-CONTENTS = (RECIPE, "metrics.jsonl", "tensorboard", "samples", "states", "model")
+from genaug.training.state import TrainingState, list_states, load_state, save_state
 
 
 @dataclass(frozen=True)
@@ -70,16 +58,18 @@ def train(
 ) -> TrainingResult:
     """Train a model by a recipe and write it, its log, pictures of samples and resumable states to `output`.
 
-    The result depends on recipe, data and device alone. On the CPU a run that was cut short at any moment and then
-    resumed (same machine, same number of threads) gives the same bits as one that was not.
+    All that is drawn depends on recipe and data alone. On one CPU with one number of threads the result is the same to
+    the bit, also where the run was cut short at any moment and resumed; other processors round otherwise, and
+    `precision: auto` computes in bfloat16 on those that have it.
 
     Args:
         recipe: a shipped recipe's name, a YAML file, a dict or a `Recipe`.
         data: what `genaug.data.load_data` takes: `LabeledImages`, "digits", an image folder or a data set.
-        output: a new folder; it gets `model/`, `recipe.yaml`, `metrics.jsonl`, `tensorboard/`, `samples/`, `states/`.
+        output: a new folder; it gets `model/`, `recipe.yaml`, `run.json`, `metrics.jsonl`, `tensorboard/`, `samples/`
+            and `states/`.
         resume: go on from the newest state in `output`, where there is one.
         device: where to train; a GPU if there is one, else the CPU.
-        overwrite: replace an earlier run in `output`.
+        overwrite: replace an earlier run in `output`; anything else is never replaced.
         progress: show a progress bar.
         on_step: called with the number of steps done after each of them.
 
@@ -98,57 +88,17 @@ def train(
     2
     """
     recipe = load_recipe(recipe)
-    output = Path(output).expanduser()
-    device = choose_device(device)
+    output = expand(output)
     images = load_data(data)
-    facts = StateFacts(step=0, recipe=recipe.to_dict(), data_sha256=images.fingerprint())
-    start = _prepare_output(output, facts, resume=resume, overwrite=overwrite)
     kept, held_out = _split(images, recipe)
-    state = _build(recipe, images, device)
+    state = _build(recipe, images, choose_device(device))
+    facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint())
+    start = prepare_folder(output, facts, resume=resume, overwrite=overwrite)
     if start is not None:
         load_state(start, state)
-    log = MetricsLog(output, step=state.step)
-    try:
-        metrics = _loop(state, recipe, kept, held_out, facts, log, output, progress=progress, on_step=on_step)
-    finally:
-        log.close()
+    with MetricsLog(output, step=state.step) as log:
+        metrics = _loop(state, recipe, kept, held_out, log, output, progress=progress, on_step=on_step)
     return _finish(state, recipe, kept, held_out, output, metrics)
-
-
-def _prepare_output(output: Path, facts: StateFacts, *, resume: bool, overwrite: bool) -> Path | None:
-    """Make `output` ready and return the state to start from, if any."""
-    states = output / "states"
-    if resume and (output / RECIPE).is_file():
-        remove_leftovers(states)
-        newest = list_states(states)
-        if not newest:
-            return None
-        saved = read_facts(newest[-1])
-        difference = _first_difference(saved.recipe, facts.recipe)
-        if difference:
-            raise RecipeError(f"{output}: the run to resume has another recipe: {difference}")
-        if saved.data_sha256 != facts.data_sha256:
-            raise DataError(f"{output}: the run to resume had other data; give the same --data, or start a new output")
-        return newest[-1]
-    check_vacant(output, overwrite=overwrite)
-    if output.exists() and any(output.iterdir()):
-        if not (output / RECIPE).is_file():
-            raise GenaugError(f"{output}: holds something else than a training run, which is never overwritten")
-        for name in CONTENTS:
-            path = output / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    write_text(output / RECIPE, yaml.safe_dump(facts.recipe, sort_keys=False))
-    return None
-
-
-def _first_difference(saved: Any, given: Any, path: str = "") -> str:
-    if isinstance(saved, dict) and isinstance(given, dict):
-        for key in sorted(saved.keys() | given.keys()):
-            found = _first_difference(saved.get(key), given.get(key), f"{path}.{key}" if path else key)
-            if found:
-                return found
-        return ""
-    return "" if saved == given else f"{path} was {shorten(saved)}, is now {shorten(given)}"
 
 
 def _split(images: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, LabeledImages | None]:
@@ -176,19 +126,18 @@ def _loop(
     recipe: Recipe,
     kept: LabeledImages,
     held_out: LabeledImages | None,
-    facts: StateFacts,
     log: MetricsLog,
     output: Path,
     *,
     progress: bool,
     on_step: Callable[[int], None] | None,
 ) -> dict[str, float]:
-    config, model, states = recipe.training, state.model, output / "states"
+    config, model, states = recipe.training, state.model, output / STATES
     images, labels = kept.images.to(model.device), kept.labels.to(model.device)
     sampler = ClassSampler(kept.labels, exponent=config.class_exponent, seed=recipe.seed)
     dtype = choose_precision(config.precision, model.device)
     parameters = list(model.parameters())
-    metrics: dict[str, float] = {}
+    metrics = log.last_metrics
     shown: dict[str, float] = {}
     sums: dict[str, Tensor] = {}
     counted, began = 0, time.perf_counter()
@@ -226,12 +175,12 @@ def _loop(
                 metrics |= _look(state, recipe, kept, held_out, log, output)
                 began = time.perf_counter()
             if state.step % config.save_every == 0 or interrupted():
-                saved = save_state(states, state, facts, keep=config.keep_states)
+                saved = save_state(states, state, keep=config.keep_states)
                 if interrupted():
                     raise Interrupted(f"stopped after step {state.step}; state saved in {saved}; go on with --resume")
             if on_step is not None:
                 on_step(state.step)
-        save_state(states, state, facts, keep=config.keep_states)
+        save_state(states, state, keep=config.keep_states)
     return metrics
 
 

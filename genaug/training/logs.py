@@ -1,8 +1,9 @@
 """Metrics to JSONL and TensorBoard, and pictures of samples."""
 
+import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -29,9 +30,12 @@ class MetricsLog:
 
         self.path = directory / "metrics.jsonl"
         kept = [line for line in self._lines() if line["step"] <= step]
+        losses = [line for line in kept if "loss" in line]
+        self.last_metrics: dict[str, float] = {k: v for k, v in losses[-1].items() if k != "step"} if losses else {}
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.file = self.path.open("a", encoding="utf-8")
-        self.writer = SummaryWriter(directory / "tensorboard", purge_step=step + 1)
+        with explain_write_errors(directory):
+            self.file = self.path.open("a", encoding="utf-8")
+            self.writer = SummaryWriter(directory / "tensorboard", purge_step=step + 1)
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
@@ -49,13 +53,18 @@ class MetricsLog:
         with explain_write_errors(self.path):
             self.file.write(json.dumps({"step": step, **metrics}) + "\n")
             self.file.flush()
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
+            for name, value in metrics.items():
+                self.writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
-        """Close both logs."""
-        self.file.close()
-        self.writer.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with contextlib.suppress(OSError) if kind else explain_write_errors(self.path):  # the first error tells more
+            try:
+                self.file.close()
+            finally:
+                self.writer.close()
 
 
 def save_samples(model: Model, path: Path, *, seed: int) -> None:
@@ -69,7 +78,7 @@ def save_samples(model: Model, path: Path, *, seed: int) -> None:
 
     classes = min(max(model.spec.num_classes, 1), MAX_PICTURE_CLASSES)
     labels = torch.arange(classes).repeat_interleave(PICTURE_COLUMNS)
-    images = to_uint8(model.sample(labels, generator=make_generator(seed, "picture"))).cpu()  # type: ignore[operator]
+    images = to_uint8(model.sample(labels, generator=make_generator(seed, "picture"))).cpu()
     if images.shape[1] not in (1, 3):
         images = images[:, :1]
     scale = max(1, PICTURE_SIDE // min(images.shape[-2:]))

@@ -11,7 +11,8 @@ import yaml
 from genaug.config import parse_config, read_bounded
 from genaug.errors import GenaugError, RecipeError, shorten
 from genaug.models import FAMILIES
-from genaug.zoo import WORD, expand, is_path, shipped
+from genaug.storage import expand
+from genaug.zoo import WORD, is_path, shipped
 
 MAX_RECIPE_BYTES = 1 << 16  # more of it would take PyYAML seconds to parse
 

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,9 +26,7 @@ class StateFacts:
     """What `state.json` holds beside the tensors."""
 
     step: int
-    recipe: dict[str, Any]
-    data_sha256: str
-    sha256: str = ""
+    sha256: str
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -75,7 +73,7 @@ class TrainingState:
         return moments  # type: ignore[no-any-return]
 
 
-def save_state(states: Path, state: TrainingState, facts: StateFacts, *, keep: int) -> Path:
+def save_state(states: Path, state: TrainingState, *, keep: int) -> Path:
     """Write `states/step-N`, whole or not at all, and remove all but the newest `keep`.
 
     Raises:
@@ -85,7 +83,7 @@ def save_state(states: Path, state: TrainingState, facts: StateFacts, *, keep: i
     if not directory.exists():
         with new_directory(directory, last=FACTS) as aside:
             sha256 = write_tensors(aside / TENSORS, state.tensors())
-            values = {**facts.__dict__, "step": state.step, "sha256": sha256}
+            values = asdict(StateFacts(step=state.step, sha256=sha256))
             (aside / FACTS).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     for old in list_states(states)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

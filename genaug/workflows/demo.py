@@ -1,6 +1,7 @@
 """The whole story on real data: scarce classes, a VAE, a bank, mixed training, and what it was worth."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -8,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from genaug.bank import SampleBank
-from genaug.bank.files import IMAGES, PROVENANCE
 from genaug.data import LabeledImages, load_data, longtail_indices, stratified_split
 from genaug.devices import choose_device
 from genaug.errors import GenaugError, shorten
@@ -17,9 +17,9 @@ from genaug.evaluate.plots import plot_real_beside_synthetic, plot_recall
 from genaug.mixing import balance
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
-from genaug.storage import check_vacant
-from genaug.training import load_recipe, train
-from genaug.training.engine import CONTENTS as TRAINING_CONTENTS
+from genaug.storage import check_vacant, clear_own_files, expand
+from genaug.training import Interrupted, load_recipe, train
+from genaug.training.run_folder import OWN_FILES as RUN_FILES
 
 RECIPE = "demo-vae"
 IMBALANCE_FACTOR = 20.0
@@ -27,8 +27,10 @@ VALIDATION_FRACTION = 0.4
 CLASSIFIER_STEPS = 300
 TARGET, CAP = "median", 5.0
 REAL, RIVAL, OURS = "real only", "class-balanced", "class-balanced + genaug"
-CONTENTS = ("results.json", "real-and-synthetic.png", "recall.png", "bank", "training")
-FOLDERS = {"bank": (IMAGES, PROVENANCE), "training": TRAINING_CONTENTS}
+OWN_FILES = (
+    r"results\.json|real-and-synthetic\.png|recall\.png|bank/(images\.safetensors|provenance\.json)"
+    rf"|training/({RUN_FILES})"
+)
 
 
 def run_demo(
@@ -37,6 +39,7 @@ def run_demo(
     seeds: int = 5,
     first_seed: int = 0,
     validation: bool = False,
+    overrides: Sequence[str] = (),
     device: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -52,23 +55,25 @@ def run_demo(
         seeds: number of repetitions, at least 2.
         first_seed: seed of the first one.
         validation: score on a part split off the training data instead of on the test part, for choosing settings.
+        overrides: assignments to fields of the VAE's recipe, such as "model.latent_dim=8".
         device: where to train.
         overwrite: replace an earlier demo in `output`.
         progress: show a progress bar.
 
     Raises:
-        GenaugError: fewer than two seeds, an `output` that exists, a device that is not there, a disk that is full.
+        GenaugError: fewer than two seeds, a wrong override, an `output` that exists, a device that is not there, a
+            disk that is full.
     """
-    output = Path(output).expanduser()
+    output = expand(output)
     if not seeds >= 2:
         raise GenaugError(f"seeds must be at least 2 for an interval, got {shorten(seeds)}")
+    recipe = load_recipe(RECIPE, overrides=overrides)
     choose_device(device)  # a wrong one must not cost an earlier demo
     _prepare(output, overwrite=overwrite)
     pool, test = load_data("digits", split="train"), load_data("digits", split="test")
     if validation:
         kept, held_out = stratified_split(pool.labels, fraction=VALIDATION_FRACTION, seed=first_seed)
         pool, test = pool.subset(kept), pool.subset(held_out)
-    recipe = load_recipe(RECIPE)
     arms_steps = 3 * CLASSIFIER_STEPS
     banks: list[tuple[LabeledImages, SampleBank]] = []
     with progress_bar("demo", total=seeds * (recipe.training.steps + arms_steps), enabled=progress) as update:
@@ -78,16 +83,19 @@ def run_demo(
 
         def make_bank(part: LabeledImages, seed: int) -> SampleBank:
             update(0, description=f"seed {seed}: VAE")
-            shutil.rmtree(output / "training", ignore_errors=True)
             shutil.rmtree(output / "bank", ignore_errors=True)
-            result = train(
-                load_recipe(recipe, overrides=[f"seed={seed}"]),
-                data=part,
-                output=output / "training",
-                device=device,
-                progress=False,
-                on_step=lambda step: update(),
-            )
+            try:
+                result = train(
+                    load_recipe(recipe, overrides=[f"seed={seed}"]),
+                    data=part,
+                    output=output / "training",
+                    device=device,
+                    overwrite=True,
+                    progress=False,
+                    on_step=lambda step: update(),
+                )
+            except Interrupted:
+                raise KeyboardInterrupt("interrupted; start the demo anew with --overwrite") from None
             counts = balance(part.counts, target=TARGET, cap=CAP)
             bank = SampleBank.generate(result.model, counts, seed=seed, path=output / "bank", progress=False)
             update(0, description=f"seed {seed}: classifiers")
@@ -120,17 +128,10 @@ def run_demo(
 
 def _prepare(output: Path, *, overwrite: bool) -> None:
     check_vacant(output, overwrite=overwrite)
-    if output.is_dir() and any(output.iterdir()):
-        for leftover in output.glob(".bank.tmp-*"):  # a demo that was killed leaves one
-            shutil.rmtree(leftover)
-        strangers = [path.name for path in output.iterdir() if path.name not in CONTENTS]
-        for folder, names in FOLDERS.items():
-            strangers += [f"{folder}/{path.name}" for path in (output / folder).glob("*") if path.name not in names]
-        if strangers:
-            raise GenaugError(f"{output}: holds {min(strangers)}, which no demo wrote; choose another output")
-        for name in CONTENTS:
-            path = output / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if output.exists() and not output.is_dir():
+        raise GenaugError(f"{output}: is a file; choose a folder as output")
+    if output.is_dir():
+        clear_own_files(output, OWN_FILES, last="results.json")
 
 
 def _report(comparison: Comparison, output: Path, *, test: str) -> None:

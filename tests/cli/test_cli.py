@@ -145,7 +145,7 @@ def test_an_unknown_public_name():
 
 def test_train_writes_everything(run_dir):
     assert {path.name for path in run_dir.iterdir()} == {
-        "metrics.jsonl", "model", "recipe.yaml", "samples", "states", "tensorboard"
+        "metrics.jsonl", "model", "recipe.yaml", "run.json", "samples", "states", "tensorboard"
     }  # fmt: skip
     model = genaug.load(run_dir / "model")
     assert model.spec.class_names == tuple("0123456789")
@@ -228,7 +228,7 @@ def test_a_wrong_override(assignment, words, here):
         (["train", "other.yaml", "--data", "digits"], ["other.yaml", "no such file"]),
         (["sample", "digits-gan"], ["digits-gan", "no such shipped model"]),
         (["sample", "./model"], ["model", "no such directory"]),
-        (["bench", "nonsense"], ["import, engine, bank or all", "'nonsense'"]),
+        (["bench", "nonsense"], ["import, engine, bank, jitter or all", "'nonsense'"]),
     ],
 )
 def test_what_is_not_there(arguments, words, here):
@@ -381,6 +381,32 @@ def test_sample_replaces_its_own_output_alone(here, run_dir):
     (here / "samples/notes.txt").write_text("years of work")
     refused(call(*command, "--overwrite"), "samples", "holds more than an earlier export")
     assert (here / "samples/notes.txt").read_text() == "years of work"
+
+
+def test_sample_into_what_is_there(here, run_dir, monkeypatch):
+    command = ["sample", run_dir / "model", "--per-class", 1, "--quiet"]
+    (here / "empty").mkdir()
+    refused(
+        call(*command, "--format", "parquet", "--output", "empty"),
+        "empty: is a folder, and parquet is written as a file",
+        "empty/samples.parquet",
+    )
+    refused(call(*command, "--output", "tiny.yaml", "--overwrite"), "tiny.yaml: is a file, and imagefolder")
+    assert list((here / "empty").iterdir()) == []
+    monkeypatch.chdir(here / "empty")
+    assert call(*command, "--output", ".").exit_code == 0
+    assert ImageFolder(here / "empty").targets == list(range(10))
+
+
+def test_sample_has_a_default_output_of_each_kind(here, run_dir, monkeypatch):
+    monkeypatch.setenv("HOME", str(here / "home"))
+    command = ["sample", run_dir / "model", "--per-class", 1, "--quiet", "--format"]
+    assert call(*command, "parquet").stdout == "10 samples: samples.parquet\n"
+    assert call(*command, "bank").stdout == "10 samples: samples\n"
+    assert call(*command, "bank", "--output", "~/bank").exit_code == 0
+    assert SampleBank.open(here / "home/bank").counts == SampleBank.open("samples").counts == [1] * 10
+    assert sorted(path.name for path in here.iterdir()) == ["home", "samples", "samples.parquet", "tiny.yaml"]
+    refused(call(*command, "bank", "--output", "~nobody-of-this-name/x"), "cannot be expanded")
 
 
 def test_sample_of_an_unknown_class(here, run_dir):

@@ -1,6 +1,7 @@
 """Comparisons: paired, with equal budgets, and able to see a gain where there is one."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any
@@ -296,6 +297,16 @@ def test_runs_so_far_survive_a_crash(train_part, test_part, tmp_path):
 # --- refused before anything is trained
 
 
+def test_existing_results_are_kept(train_part, test_part, tmp_path):
+    output = tmp_path / "results.json"
+    output.write_text("precious")
+    with pytest.raises(GenaugError, match="exists already"):
+        compare({"plain": Arm()}, train_part, test_part, rival="plain", output=output)
+    assert output.read_text() == "precious"
+    compare({"plain": Arm()}, train_part, test_part, rival="plain", output=output, overwrite=True)
+    assert json.loads(output.read_text())["rival"] == "plain"
+
+
 def other_classes(data: LabeledImages) -> LabeledImages:
     spec = DataSpec(1, 8, 8, tuple("abcdefghij"))
     return LabeledImages(data.images, data.labels, spec)
@@ -305,10 +316,14 @@ def other_classes(data: LabeledImages) -> LabeledImages:
     ("change", "error", "message"),
     [
         ({"rival": "nobody"}, GenaugError, "rival must be one of the arms ['plain', 'balanced'], got 'nobody'"),
-        ({"seeds": []}, GenaugError, "seeds must be at least one number, none twice, got []"),
-        ({"seeds": 0}, GenaugError, "seeds must be at least one number, none twice, got []"),
-        ({"seeds": [1, 2, 1]}, GenaugError, "seeds must be at least one number, none twice, got [1, 2, 1]"),
+        ({"seeds": []}, GenaugError, "seeds must be at least one integer, none twice, got []"),
+        ({"seeds": 0}, GenaugError, "seeds must be at least one integer, none twice, got []"),
+        ({"seeds": [1, 2, 1]}, GenaugError, "seeds must be at least one integer, none twice, got [1, 2, 1]"),
+        ({"seeds": [1.5]}, GenaugError, "seeds must be at least one integer, none twice, got [1.5]"),
         ({"device": "gpu"}, GenaugError, "device: gpu cannot be used"),
+        ({"steps": 0}, GenaugError, "steps must be an integer of at least 1, got 0"),
+        ({"batch_size": 2.5}, GenaugError, "batch_size must be an integer of at least 1, got 2.5"),
+        ({"learning_rate": math.nan}, GenaugError, "learning_rate must be above 0 and at most 10, got nan"),
     ],
 )
 def test_wrong_arguments(change, error, message, train_part, test_part):

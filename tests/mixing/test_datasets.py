@@ -19,7 +19,7 @@ from torchvision.datasets import FakeData, ImageFolder
 from torchvision.transforms import v2
 
 from genaug.bank import SampleBank
-from genaug.errors import DataError
+from genaug.errors import DataError, GenaugError
 from genaug.mixing import MixedDataset, SyntheticDataset
 from genaug.spec import DataSpec
 
@@ -748,6 +748,37 @@ def hugging_face(images: Any = None, **columns: Any) -> Any:
     features |= {name: datasets.Value("string") for name in columns}
     rows = {"image": as_pil(pixels()) if images is None else images, "label": LABELS, **columns}
     return datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+
+
+def test_splits_are_named(bank: SampleBank) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"image": [[[0]]], "label": [0]})
+    for real, words in (
+        (datasets.DatasetDict({"train": rows, "test": rows}), ["DatasetDict of ['train', 'test']", "real['train']"]),
+        ({"left": FakeData(), "right": FakeData()}, ["dict of ['left', 'right']", "such as real['left']"]),
+        (datasets.IterableDatasetDict({"a": rows.to_iterable_dataset()}), ["['a']", "such as real['a']"]),
+    ):
+        with pytest.raises(DataError, match="^real must be one data set, got ") as caught:
+            MixedDataset(real, bank)
+        assert all(word in str(caught.value) for word in words)
+
+
+def test_dict_by_number_is_a_data_set(bank: SampleBank) -> None:
+    real = {index: (pixels()[index], label) for index, label in enumerate(LABELS)}
+    assert MixedDataset(real, bank).synthetic_counts == SYNTHETIC
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, True, None])
+def test_wrong_seeds(seed: Any, bank: SampleBank) -> None:
+    real = [(image, label) for image, label in zip(pixels(), LABELS, strict=True)]
+    for make in (
+        lambda: MixedDataset(real, bank, seed=seed),
+        lambda: SyntheticDataset(bank, 1, seed=seed),
+        lambda: SyntheticDataset(LinearSource(), 0, seed=seed),
+    ):
+        with pytest.raises(GenaugError, match="^seed must be an integer, such as 0, got"):
+            make()
 
 
 def test_hugging_face_rows(bank: SampleBank) -> None:

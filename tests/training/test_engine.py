@@ -202,6 +202,25 @@ def test_resume_refuses_other_recipe_and_other_data(digits, finished):
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(finished.output).items())
 
 
+def test_resume_before_the_first_state_still_knows_its_recipe_and_data(digits, tmp_path):
+    output = tmp_path / "run"
+    with pytest.raises(Stop):
+        train(recipe(), data=digits, output=output, progress=False, on_step=stop_at(1))
+    assert not list_states(output / "states")
+    with pytest.raises(RecipeError, match="another recipe: seed was 0, is now 5"):
+        train({**recipe(), "seed": 5}, data=digits, output=output, resume=True, progress=False)
+    with pytest.raises(DataError, match="other data"):
+        train(recipe(), data=digits.subset(range(200)), output=output, resume=True, progress=False)
+    assert train(recipe(), data=digits, output=output, resume=True, progress=False).steps == 12
+
+
+def test_metrics_of_a_finished_run_are_those_of_its_log(digits, finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.output, copy)
+    result = train(recipe(), data=digits, output=copy, resume=True, progress=False)
+    assert result.metrics["loss"] == finished.metrics["loss"] == read_log(finished.output)[-1]["loss"]
+
+
 def test_damaged_state_is_named(digits, finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished.output, copy)
@@ -221,6 +240,46 @@ def test_existing_output_is_kept(digits, finished, tmp_path):
     with pytest.raises(GenaugError, match="never overwritten"):
         train(recipe(), data=digits, output=tmp_path / "mine", overwrite=True, progress=False)
     assert (tmp_path / "mine/thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["samples/mine.png", "notes.txt", "model/weights.bin", "states/step-3/other"])
+def test_own_files_beside_those_of_a_run_are_kept(digits, tmp_path, name):
+    output = tmp_path / "run"
+    train(recipe(steps=3), data=digits, output=output, progress=False)
+    (output / name).write_text("mine")
+    before = sorted(output.rglob("*"))
+    with pytest.raises(GenaugError, match=f"holds {name}, which was not written by this"):
+        train(recipe(steps=2), data=digits, output=output, progress=False, overwrite=True)
+    assert sorted(output.rglob("*")) == before
+
+
+def test_a_folder_with_a_recipe_of_the_user_is_no_run(digits, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("# mine\nfamily: vae\ntraining: {steps: 2, batch_size: 8}\n")
+    with pytest.raises(GenaugError, match="never overwritten"):
+        train(tmp_path / "recipe.yaml", data=digits, output=tmp_path, progress=False, overwrite=True)
+    assert (tmp_path / "recipe.yaml").read_text().startswith("# mine")
+
+
+def test_output_that_is_a_file_or_a_linked_run(digits, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(GenaugError, match="is a file"):
+        train(recipe(steps=2), data=digits, output=tmp_path / "file", progress=False, overwrite=True)
+    train(recipe(steps=3), data=digits, output=tmp_path / "run", progress=False)
+    shutil.move(tmp_path / "run/states", tmp_path / "elsewhere")
+    (tmp_path / "run/states").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(GenaugError, match="holds states"):
+        train(recipe(steps=2), data=digits, output=tmp_path / "run", progress=False, overwrite=True)
+    assert list_states(tmp_path / "elsewhere")
+
+
+def test_nothing_is_removed_before_the_new_run_can_start(digits, tmp_path):
+    output = tmp_path / "run"
+    train(recipe(steps=3), data=digits, output=output, progress=False)
+    for wrong in ({"device": "nowhere"}, {"data": tmp_path / "nothing"}):
+        options = {"data": digits, "output": output, "progress": False, "overwrite": True, **wrong}
+        with pytest.raises(GenaugError):
+            train(recipe(steps=2), **options)
+    assert (output / "model/config.json").is_file()
 
 
 def test_overwrite_replaces_a_run(digits, tmp_path):
@@ -267,23 +326,26 @@ def test_unknown_device(digits, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_full_disk_ends_with_one_error_and_keeps_what_was_saved(tmp_path):
-    # A limit on the size of files makes writing fail as a full disk does, at a state that is larger than the limit.
+@pytest.mark.parametrize(("limit", "at", "states"), [(20_000, 4, ["step-3"]), (1_500, 1, []), (10, 1, [])])
+def test_full_disk_ends_with_one_error_and_keeps_what_was_saved(tmp_path, limit, at, states):
+    # A limit on the size of files makes writing fail as a full disk does: of a state, or already of the logs.
     script = (
         "import resource, signal, sys\n"
         "from genaug.errors import GenaugError\n"
         "from genaug.training import train\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "def limit(step):\n"
-        "    if step == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "limit, at = int(sys.argv[3]), int(sys.argv[4])\n"
+        "def shrink(step):\n"
+        "    if step == at: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
         "try:\n"
-        "    train(eval(sys.argv[1]), data='digits', output=sys.argv[2], progress=False, on_step=limit)\n"
+        "    train(eval(sys.argv[1]), data='digits', output=sys.argv[2], progress=False, on_step=shrink)\n"
         "except GenaugError as problem:\n"
         "    print('caught:', problem)\n"
     )
-    run = [sys.executable, "-c", script, repr(recipe()), str(tmp_path / "run")]
+    run = [sys.executable, "-c", script, repr(recipe(log_every=1)), str(tmp_path / "run"), str(limit), str(at)]
     output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
-    assert "caught:" in output
+    assert output.startswith("caught:")
     assert "cannot be written" in output
-    assert [state.name for state in list_states(tmp_path / "run/states")] == ["step-3"]
-    assert not list((tmp_path / "run/states").glob(".*"))
+    assert output.count("\n") == 1
+    assert [state.name for state in list_states(tmp_path / "run/states")] == states
+    assert not list((tmp_path / "run").glob("states/.*"))

@@ -336,10 +336,10 @@ def test_works_in_the_containers_of_v2(make, wrap, gray):
     image = to_pil(levels(1, 8, 8))
     pipeline = wrap(make(gray))
     torch.manual_seed(3)
-    result, label = pipeline(image, 4)
-    assert label == 4
+    result, label = pipeline(image, 2)
+    assert label == 2
     torch.manual_seed(3)
-    again, _ = pickle.loads(pickle.dumps(pipeline))(image, 4)
+    again, _ = pickle.loads(pickle.dumps(pipeline))(image, 2)
     assert torch.equal(content(result), content(again))
     assert not torch.equal(content(result).double(), content(image).double())
 

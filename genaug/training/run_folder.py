@@ -1,0 +1,75 @@
+"""The folder of a run: what is in it, what makes it fit to be resumed, and what may be replaced."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from genaug.config import parse_config, read_json
+from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, shorten
+from genaug.storage import check_vacant, clear_own_files, explain_write_errors, write_json, write_text
+from genaug.training.state import list_states, remove_leftovers
+
+RUN = "run.json"
+RECIPE = "recipe.yaml"
+STATES = "states"
+OWN_FILES = (
+    r"run\.json|recipe\.yaml|metrics\.jsonl|tensorboard/events\.out\.tfevents\.[^/]*|samples/(step-\d+|final)\.png"
+    r"|states/step-\d+/state\.(json|safetensors)|model/(config\.json|model\.safetensors|README\.md)"
+)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What `run.json` holds: the recipe with every field, and the hash of the data."""
+
+    recipe: dict[str, Any]
+    data_sha256: str
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+def prepare_folder(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) -> Path | None:
+    """Make `folder` ready for a run and return the state to start from, if there is one.
+
+    Raises:
+        RecipeError, DataError: the run to resume had another recipe or other data.
+        GenaugError: a folder that exists, holds anything but a run, or cannot be written to.
+    """
+    marker = folder / RUN
+    with explain_write_errors(folder):
+        if resume and marker.is_file():
+            _check_same(folder, facts)
+            remove_leftovers(folder / STATES)
+            return next(reversed(list_states(folder / STATES)), None)
+        check_vacant(folder, overwrite=overwrite)
+        if folder.exists() and not folder.is_dir():
+            raise GenaugError(f"{folder}: is a file; choose a folder as output")
+        if folder.is_dir() and any(folder.iterdir()):
+            if not marker.is_file():
+                raise GenaugError(f"{folder}: holds something else than a training run, which is never overwritten")
+            clear_own_files(folder, OWN_FILES, last=RUN)
+        write_json(marker, asdict(facts))
+        write_text(folder / RECIPE, yaml.safe_dump(facts.recipe, sort_keys=False))
+    return None
+
+
+def _check_same(folder: Path, facts: RunFacts) -> None:
+    path = folder / RUN
+    saved = parse_config(RunFacts, read_json(path, error=CheckpointError), where=str(path), error=CheckpointError)
+    difference = _first_difference(saved.recipe, facts.recipe)
+    if difference:
+        raise RecipeError(f"{folder}: the run to resume has another recipe: {difference}")
+    if saved.data_sha256 != facts.data_sha256:
+        raise DataError(f"{folder}: the run to resume had other data; give the same data, or start a new output")
+
+
+def _first_difference(saved: Any, given: Any, path: str = "") -> str:
+    if isinstance(saved, dict) and isinstance(given, dict):
+        for key in sorted(saved.keys() | given.keys()):
+            found = _first_difference(saved.get(key), given.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return ""
+    return "" if saved == given else f"{path} was {shorten(saved)}, is now {shorten(given)}"
