@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,6 @@ model: {width: 8, hidden: 16, latent_dim: 4}
 training: {steps: 4, batch_size: 16, learning_rate: 1e-3, log_every: 1, sample_every: 2, save_every: 2}
 """
 PATHS = {**os.environ, "PYTHONPATH": str(Path(genaug.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
