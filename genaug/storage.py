@@ -64,16 +64,17 @@ def check_vacant(path: Path, *, overwrite: bool = False) -> None:
     raise GenaugError(f"{path}: exists already; choose another output, or overwrite it (--overwrite, overwrite=True)")
 
 
-def clear_own_files(directory: Path, own: str, *, last: str) -> None:
+def clear_own_files(directory: Path, own: str, *, last: str, keep: str = "") -> None:
     """Remove the files in `directory` whose paths in it match the regular expression `own`, the one `last` at the end.
 
-    What a killed process left of writing them (".NAME.tmp-...") goes too.
+    What a killed process left of writing them (".NAME.tmp-...") goes too; the file `keep` stays.
 
     Raises:
         GenaugError: anything else is in the directory; then nothing is removed.
     """
     leftover = r"(.*/)?\.[^/]*\.tmp-[^/]*(/.*)?"
     files = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
+    files = [path for path in files if _name_in(directory, path) != keep]
     names = [_name_in(directory, file) for file in files]
     strangers = [name for name in names if not re.fullmatch(f"{own}|{leftover}", name)]
     if strangers:

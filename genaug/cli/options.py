@@ -1,6 +1,7 @@
 """Options that commands share, and how errors end a command."""
 
 import functools
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,7 +20,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing o
 
 
 def one_line_errors(command: F) -> F:
-    """Make a command end with one line and a status: 1 after an error of genaug, 130 after Ctrl-C."""
+    """Make a command end with one line and a status: 1 after our errors, 130 after Ctrl-C, 143 after SIGTERM."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -27,7 +28,7 @@ def one_line_errors(command: F) -> F:
             return command(*args, **kwargs)
         except KeyboardInterrupt as stop:
             typer.echo(str(stop) or "interrupted", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(128 + getattr(stop, "signal_number", signal.SIGINT)) from None
         except GenaugError as problem:
             if kwargs.get("debug"):
                 raise

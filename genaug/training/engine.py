@@ -1,14 +1,10 @@
 """The training loop: every draw is a function of (seed, step), so a run can be cut anywhere and go on exactly."""
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,9 +18,10 @@ from genaug.models import FAMILIES, Model
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
 from genaug.storage import expand
+from genaug.training.interrupts import Interrupted, catch_signals
 from genaug.training.logs import MetricsLog, save_samples
 from genaug.training.recipe import Recipe, load_recipe
-from genaug.training.run_folder import STATES, RunFacts, prepare_folder
+from genaug.training.run_folder import STATES, RunFacts, own_folder
 from genaug.training.schedules import ClassSampler, cosine_with_warmup, ema_with_ramp
 from genaug.training.state import TrainingState, list_states, load_state, save_state
 
@@ -39,10 +36,6 @@ class TrainingResult:
     steps: int
     scores: dict[str, Any]
     metrics: dict[str, float]
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training stopped by Ctrl-C after its state was saved."""
 
 
 def train(
@@ -77,8 +70,8 @@ def train(
         RecipeError: an unknown or wrong field, or another recipe than that of the run to resume.
         DataError: data that cannot be read, or other data than that of the run to resume.
         TrainingError: a loss that is not finite.
-        GenaugError: an `output` that exists, a disk that is full, a device that is not there.
-        Interrupted: Ctrl-C, after the state was saved.
+        GenaugError: an `output` that exists or is in use, a disk that is full, a device that is not there.
+        Interrupted: Ctrl-C, or SIGTERM as schedulers send it, after the state was saved.
 
     >>> import tempfile
     >>> recipe = {"family": "vae", "model": {"width": 8}, "training": {"steps": 2, "batch_size": 16}}
@@ -93,12 +86,12 @@ def train(
     kept, held_out = _split(images, recipe)
     state = _build(recipe, images, choose_device(device))
     facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint())
-    start = prepare_folder(output, facts, resume=resume, overwrite=overwrite)
-    if start is not None:
-        load_state(start, state)
-    with MetricsLog(output, step=state.step) as log:
-        metrics = _loop(state, recipe, kept, held_out, log, output, progress=progress, on_step=on_step)
-    return _finish(state, recipe, kept, held_out, output, metrics)
+    with own_folder(output, facts, resume=resume, overwrite=overwrite) as start:
+        if start is not None:
+            load_state(start, state)
+        with MetricsLog(output, step=state.step) as log:
+            metrics = _loop(state, recipe, kept, held_out, log, output, progress=progress, on_step=on_step)
+        return _finish(state, recipe, kept, held_out, output, metrics)
 
 
 def _split(images: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, LabeledImages | None]:
@@ -142,7 +135,7 @@ def _loop(
     sums: dict[str, Tensor] = {}
     counted, began = 0, time.perf_counter()
     bar = progress_bar(recipe.family, total=config.steps, done=state.step, enabled=progress)
-    with bar as update, _catch_interrupt() as interrupted:
+    with bar as update, catch_signals() as caught:
         while state.step < config.steps:
             factor = cosine_with_warmup(state.step, steps=config.steps, warmup_steps=config.warmup_steps)
             for group in state.optimizer.param_groups:
@@ -174,10 +167,11 @@ def _loop(
             if state.step % config.sample_every == 0:
                 metrics |= _look(state, recipe, kept, held_out, log, output)
                 began = time.perf_counter()
-            if state.step % config.save_every == 0 or interrupted():
+            if state.step % config.save_every == 0 or caught():
                 saved = save_state(states, state, keep=config.keep_states)
-                if interrupted():
-                    raise Interrupted(f"stopped after step {state.step}; state saved in {saved}; go on with --resume")
+                if number := caught():
+                    message = f"stopped after step {state.step}; state saved in {saved}; go on with --resume"
+                    raise Interrupted(message, number)
             if on_step is not None:
                 on_step(state.step)
         save_state(states, state, keep=config.keep_states)
@@ -230,24 +224,3 @@ def _finish(
     path = output / "model"
     model.save(path, overwrite=True)
     return TrainingResult(model=model, path=path, output=output, steps=state.step, scores=model.scores, metrics=metrics)
-
-
-@contextlib.contextmanager
-def _catch_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C was pressed; a second Ctrl-C interrupts at once."""
-    pressed = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,6 +1,7 @@
 """Recipes: YAML files that say what to train and how, checked field by field."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -157,21 +158,21 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+        repeated = sorted(key for key, times in Counter(keys).items() if times > 1)
         if repeated:
             raise yaml.YAMLError(f"field {shorten(repeated[0])} stands twice")
         return node
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
 
 def _parse_yaml(text: str | bytes, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as problem:
         reason = " ".join(str(problem).split())
         raise RecipeError(f"{where}: not valid YAML ({shorten(reason, 160)})") from None
 

@@ -1,10 +1,13 @@
 """The folder of a run: what is in it, what makes it fit to be resumed, and what may be replaced."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from filelock import FileLock, Timeout
 
 from genaug.config import parse_config, read_json
 from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, shorten
@@ -12,6 +15,7 @@ from genaug.storage import check_vacant, clear_own_files, explain_write_errors, 
 from genaug.training.state import list_states, remove_leftovers
 
 RUN = "run.json"
+LOCK = ".lock"
 RECIPE = "recipe.yaml"
 STATES = "states"
 OWN_FILES = (
@@ -30,26 +34,47 @@ class RunFacts:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
-def prepare_folder(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) -> Path | None:
-    """Make `folder` ready for a run and return the state to start from, if there is one.
+@contextmanager
+def own_folder(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) -> Iterator[Path | None]:
+    """Make `folder` ready for a run, keep other processes out of it, and yield the state to start from, if any.
 
     Raises:
         RecipeError, DataError: the run to resume had another recipe or other data.
-        GenaugError: a folder that exists, holds anything but a run, or cannot be written to.
+        GenaugError: a folder that exists, is in use, holds anything but a run, or cannot be written to.
     """
+    with explain_write_errors(folder):
+        if not (folder / RUN).is_file() and not (folder / LOCK).is_file():
+            _check_new(folder, overwrite=overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise GenaugError(f"{folder}: another process trains into it; wait, or choose another output") from None
+    try:
+        yield _prepare(folder, facts, resume=resume, overwrite=overwrite)
+    finally:
+        lock.release()
+
+
+def _check_new(folder: Path, *, overwrite: bool) -> None:
+    check_vacant(folder, overwrite=overwrite)
+    if folder.exists() and not folder.is_dir():
+        raise GenaugError(f"{folder}: is a file; choose a folder as output")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise GenaugError(f"{folder}: holds something else than a training run, which is never overwritten")
+
+
+def _prepare(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) -> Path | None:
     marker = folder / RUN
     with explain_write_errors(folder):
         if resume and marker.is_file():
             _check_same(folder, facts)
             remove_leftovers(folder / STATES)
             return next(reversed(list_states(folder / STATES)), None)
-        check_vacant(folder, overwrite=overwrite)
-        if folder.exists() and not folder.is_dir():
-            raise GenaugError(f"{folder}: is a file; choose a folder as output")
-        if folder.is_dir() and any(folder.iterdir()):
-            if not marker.is_file():
-                raise GenaugError(f"{folder}: holds something else than a training run, which is never overwritten")
-            clear_own_files(folder, OWN_FILES, last=RUN)
+        if any(path.name != LOCK for path in folder.iterdir()):
+            check_vacant(folder, overwrite=overwrite)
+        clear_own_files(folder, OWN_FILES, keep=LOCK, last=RUN)
         write_json(marker, asdict(facts))
         write_text(folder / RECIPE, yaml.safe_dump(facts.recipe, sort_keys=False))
     return None

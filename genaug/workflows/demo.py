@@ -29,7 +29,7 @@ TARGET, CAP = "median", 5.0
 REAL, RIVAL, OURS = "real only", "class-balanced", "class-balanced + genaug"
 OWN_FILES = (
     r"results\.json|real-and-synthetic\.png|recall\.png|bank/(images\.safetensors|provenance\.json)"
-    rf"|training/({RUN_FILES})"
+    rf"|training/(\.lock|{RUN_FILES})"
 )
 
 
@@ -94,8 +94,8 @@ def run_demo(
                     progress=False,
                     on_step=lambda step: update(),
                 )
-            except Interrupted:
-                raise KeyboardInterrupt("interrupted; start the demo anew with --overwrite") from None
+            except Interrupted as stop:
+                raise Interrupted("interrupted; start the demo anew with --overwrite", stop.signal_number) from None
             counts = balance(part.counts, target=TARGET, cap=CAP)
             bank = SampleBank.generate(result.model, counts, seed=seed, path=output / "bank", progress=False)
             update(0, description=f"seed {seed}: classifiers")

@@ -20,7 +20,7 @@ import genaug
 from genaug.data import LabeledImages, load_data
 from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, TrainingError
 from genaug.models import FAMILIES, VAE
-from genaug.training import load_recipe, train
+from genaug.training import Interrupted, load_recipe, train
 from genaug.training.state import list_states
 
 TINY = {
@@ -308,6 +308,49 @@ def test_loss_that_is_not_finite_stops_with_the_last_good_state(digits, tmp_path
     assert "\n" not in str(caught.value)
     state = load_file(tmp_path / "run/states/step-3/state.safetensors")
     assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_a_second_process_is_kept_out(digits, tmp_path):
+    # In this process the lock of the running training is seen just as another process sees it.
+    output, refused = tmp_path / "run", []
+
+    def try_another(step: int) -> None:
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(GenaugError, match="another process trains into it"):
+                train(recipe(), data=digits, output=output, progress=False, **options)
+            refused.append(step)
+
+    result = train(recipe(steps=2), data=digits, output=output, progress=False, on_step=try_another)
+    assert refused == [1, 1, 2, 2]
+    assert genaug.load(result.path).recipe["training"]["steps"] == 2
+    train(recipe(steps=1), data=digits, output=output, progress=False, overwrite=True)  # it is free again
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_finishes_the_step_and_saves(digits, finished, tmp_path, number):
+    output = tmp_path / "run"
+
+    def interrupt(step: int) -> None:
+        if step == 4:
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=r"stopped after step 5; state saved in .*step-5; go on with") as caught:
+        train(recipe(), data=digits, output=output, progress=False, on_step=interrupt)
+    assert caught.value.signal_number == number
+    assert signal.getsignal(number) is before
+    train(recipe(), data=digits, output=output, progress=False, resume=True)
+    assert_same_weights(finished.output, output)
+
+
+def test_second_signal_stops_at_once(digits, tmp_path):
+    def press_twice(step: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(recipe(), data=digits, output=tmp_path / "run", progress=False, on_step=press_twice)
+    assert not isinstance(caught.value, Interrupted)
 
 
 def test_trains_outside_the_main_thread(digits, tmp_path):

@@ -1,0 +1,103 @@
+"""What to know about labeled images before a model learns from them."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from genaug.data.labeled import LabeledImages
+from genaug.errors import DataError, shorten
+
+SCARCE = 2  # a class of fewer images has no variation to learn
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What `check_data` found: facts, and `warnings` that each say what to do."""
+
+    size: str
+    counts: dict[str, int]
+    value_range: tuple[int, int]
+    constant: int
+    repeated: int
+    conflicting: int
+    shared: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | None = None) -> DataCheck:
+    """Count what is in `data` and look for exact duplicates, conflicting labels, scarce classes and blank images.
+
+    Args:
+        data: the images to train on.
+        others: other parts by name, such as {"test": ...}, that should share no image with `data`.
+
+    Returns:
+        counts by class name; lowest and highest pixel value; images of one value only; images that repeat an earlier
+        one; images that stand under several classes; images shared with each other part.
+
+    Raises:
+        DataError: no images.
+
+    >>> import torch
+    >>> from genaug.spec import DataSpec
+    >>> images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    >>> data = LabeledImages(images, torch.tensor([0, 0, 1]), DataSpec(1, 8, 8, ("a", "b")))
+    >>> check = check_data(data)
+    >>> check.repeated, check.conflicting, check.constant
+    (2, 3, 3)
+    """
+    if not len(data):
+        raise DataError("data must hold at least one image, got none")
+    places = _by_content(data)
+    classes = {key: {data.targets[row] for row in rows} for key, rows in places.items()}
+    conflicting = [key for key, found in classes.items() if len(found) > 1]
+    flat = data.images.flatten(1)
+    constant = int((flat.amin(1) == flat.amax(1)).sum())
+    counts = dict(zip(data.classes, data.counts, strict=True))
+    shared = {name: len(places.keys() & _by_content(part).keys()) for name, part in (others or {}).items()}
+    check = DataCheck(
+        size=data.spec.size,
+        counts=counts,
+        value_range=(int(data.images.min()), int(data.images.max())),
+        constant=constant,
+        repeated=len(data) - len(places),
+        conflicting=sum(len(places[key]) for key in conflicting),
+        shared=shared,
+    )
+    example = sorted(classes[conflicting[0]]) if conflicting else []
+    return _with_warnings(check, [data.classes[index] for index in example])
+
+
+def _by_content(data: LabeledImages) -> dict[bytes, list[int]]:
+    places: dict[bytes, list[int]] = defaultdict(list)
+    for row, image in enumerate(data.images):
+        places[hashlib.sha256(image.numpy().tobytes()).digest()].append(row)
+    return places
+
+
+def _with_warnings(check: DataCheck, conflict: list[str]) -> DataCheck:
+    found = []
+    empty = [name for name, count in check.counts.items() if count == 0]
+    scarce = [name for name, count in check.counts.items() if 0 < count < SCARCE]
+    if empty:
+        found.append(f"no images of {shorten(empty)}: samples of these classes will look like all others; leave them out")
+    if scarce:
+        found.append(f"one image only of {shorten(scarce)}: its samples can only repeat it; collect more, or leave it out")
+    if check.conflicting:
+        found.append(
+            f"{check.conflicting} images stand under several classes with the same pixels, such as {shorten(conflict)}: "
+            "decide for one, or remove them"
+        )
+    if check.repeated:
+        found.append(
+            f"{check.repeated} images repeat another one exactly: remove them, above all before splitting off a test part"
+        )
+    for name, count in check.shared.items():
+        if count:
+            found.append(f"{count} images are also in {name}: remove them from one part, or scores will be too good")
+    if check.constant:
+        found.append(f"{check.constant} images have one value only: look at them, they may be damaged")
+    if check.value_range[1] <= 1:
+        found.append("all pixel values are 0 or 1 of 255: the images may have been scaled twice; check how they are stored")
+    return DataCheck(**{**check.__dict__, "warnings": tuple(found)})
