@@ -24,6 +24,10 @@ class TrainingError(GenaugError):
     """Training that cannot go on, such as a loss that is not finite."""
 
 
+class DataWarning(UserWarning):
+    """Something about the data that will probably spoil what is learned from them."""
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """Return the `repr` of `value` for an error message, cut to `limit` characters and kept on one line.
 

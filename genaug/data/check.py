@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from genaug.data.labeled import LabeledImages
 from genaug.errors import DataError, shorten
@@ -77,27 +77,19 @@ def _by_content(data: LabeledImages) -> dict[bytes, list[int]]:
 
 
 def _with_warnings(check: DataCheck, conflict: list[str]) -> DataCheck:
-    found = []
     empty = [name for name, count in check.counts.items() if count == 0]
     scarce = [name for name, count in check.counts.items() if 0 < count < SCARCE]
-    if empty:
-        found.append(f"no images of {shorten(empty)}: samples of these classes will look like all others; leave them out")
-    if scarce:
-        found.append(f"one image only of {shorten(scarce)}: its samples can only repeat it; collect more, or leave it out")
-    if check.conflicting:
-        found.append(
-            f"{check.conflicting} images stand under several classes with the same pixels, such as {shorten(conflict)}: "
-            "decide for one, or remove them"
-        )
-    if check.repeated:
-        found.append(
-            f"{check.repeated} images repeat another one exactly: remove them, above all before splitting off a test part"
-        )
+    findings = {
+        f"no images of {shorten(empty)}: samples of it will look like all classes; leave it out": len(empty),
+        f"one image only of {shorten(scarce)}: samples can only repeat it; collect more, or leave it out": len(scarce),
+        f"{check.conflicting} images with the same pixels stand under several classes, such as {shorten(conflict)}: "
+        "decide for one, or remove them": check.conflicting,
+        f"{check.repeated} images repeat another one: remove them before you split off a test part": check.repeated,
+        f"{check.constant} images have one value only: look at them, they may be damaged": check.constant,
+        "all values are 0 or 1 of 255: the images may have been scaled twice; look how they are stored": (
+            check.value_range[1] <= 1
+        ),
+    }
     for name, count in check.shared.items():
-        if count:
-            found.append(f"{count} images are also in {name}: remove them from one part, or scores will be too good")
-    if check.constant:
-        found.append(f"{check.constant} images have one value only: look at them, they may be damaged")
-    if check.value_range[1] <= 1:
-        found.append("all pixel values are 0 or 1 of 255: the images may have been scaled twice; check how they are stored")
-    return DataCheck(**{**check.__dict__, "warnings": tuple(found)})
+        findings[f"{count} images are also in {name}: remove them from one part, or scores come out too good"] = count
+    return replace(check, warnings=tuple(message for message, found in findings.items() if found))

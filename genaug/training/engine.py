@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from genaug.data import LabeledImages, load_data, stratified_split
+from genaug.data.check import check_data
 from genaug.devices import choose_device, choose_precision
-from genaug.errors import TrainingError
+from genaug.errors import DataWarning, TrainingError
 from genaug.models import FAMILIES, Model
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
@@ -51,6 +53,8 @@ def train(
 ) -> TrainingResult:
     """Train a model by a recipe and write it, its log, pictures of samples and resumable states to `output`.
 
+    The data are checked first (`genaug.data.check.check_data`); what is found is a `DataWarning`.
+
     All that is drawn depends on recipe and data alone. On one CPU with one number of threads the result is the same to
     the bit, also where the run was cut short at any moment and resumed; other processors round otherwise, and
     `precision: auto` computes in bfloat16 on those that have it.
@@ -83,6 +87,8 @@ def train(
     recipe = load_recipe(recipe)
     output = expand(output)
     images = load_data(data)
+    for message in check_data(images).warnings:
+        warnings.warn(message, DataWarning, stacklevel=2)
     kept, held_out = _split(images, recipe)
     state = _build(recipe, images, choose_device(device))
     facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint())

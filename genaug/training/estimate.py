@@ -1,0 +1,42 @@
+"""How long a training will take, from a few steps of it."""
+
+import tempfile
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from genaug.data import LabeledImages
+from genaug.training.engine import train
+from genaug.training.recipe import Recipe
+
+STEPS = 8
+WARM_UP = 3  # the first steps choose kernels and fill caches
+
+
+def estimate_seconds(recipe: Recipe, images: LabeledImages, *, device: str | torch.device | None = None) -> float:
+    """Return the seconds that the steps of `recipe` will take, from a few steps that are thrown away.
+
+    Pictures, measuring and saving are not counted.
+
+    >>> from genaug.data import load_data
+    >>> from genaug.training import load_recipe
+    >>> estimate_seconds(load_recipe("demo-vae", overrides=["model.width=8"]), load_data("digits")) > 0
+    True
+    """
+    few = replace(recipe.training, steps=STEPS, sample_every=10**9, save_every=10**9, log_every=1)
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            replace(recipe, training=few),
+            data=images,
+            output=Path(folder) / "run",
+            device=device,
+            progress=False,
+            on_step=lambda step: times.append(time.perf_counter()),
+        )
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    return median(steps[WARM_UP:]) * recipe.training.steps
