@@ -125,12 +125,14 @@ def _parse_header(path: Path, file: BufferedReader) -> dict[str, TensorInfo]:
     if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
         raise CheckpointError(f"{path}: not a complete safetensors file (header of {length} bytes)")
     try:
-        header = json.loads(file.read(length), object_pairs_hook=unique_keys)
+        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=unique_keys)  # no other encoding
     except (ValueError, RecursionError) as problem:
         raise CheckpointError(f"{path}: damaged header ({shorten(str(problem))})") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: damaged header (not an object)")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise CheckpointError(f"{path}: damaged header (__metadata__ must be an object of texts)")
     tensors = {name: _tensor_info(path, name, entry, 8 + length) for name, entry in header.items()}
     end = 8 + length
     for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):

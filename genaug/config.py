@@ -36,9 +36,9 @@ def parse_config(cls: type[T], values: Any, *, where: str, error: type[GenaugErr
     try:
         text = json.dumps(values, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        path, value = _find_strange(values, [where])
+        path, value = _find_strange(values, [])
         raise error(
-            f"{'.'.join(path)}: must be plain (text, true, false, a finite number, a list or named fields), "
+            f"{_place(where, path)}: must be plain (text, true, false, a finite number, a list or named fields), "
             f"got {shorten(value)}"
         ) from None
     try:
@@ -47,7 +47,22 @@ def parse_config(cls: type[T], values: Any, *, where: str, error: type[GenaugErr
         lines = list(_explain(problem, cls))
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         path, message = lines[0]
-        raise error(f"{'.'.join([where, *path])}: {message}{more}") from None
+        raise error(f"{_place(where, path)}: {message}{more}") from None
+
+
+def _place(where: str, path: list[str]) -> str:
+    names = path if len(path) <= 8 else [*path[:4], "...", *path[-3:]]
+    return ".".join([where, *map(printable, names)])
+
+
+def printable(name: str) -> str:
+    """Return the name of a field as it can stand in a message: short, and without control characters.
+
+    >>> printable("width"), printable("\\0")
+    ('width', "'\\\\x00'")
+    """
+    name = " ".join(name.splitlines())
+    return name if name.isprintable() and len(name) <= 40 else shorten(name)
 
 
 @cache

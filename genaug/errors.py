@@ -28,6 +28,10 @@ class DataWarning(UserWarning):
     """Something about the data that will probably spoil what is learned from them."""
 
 
+class ResumeWarning(UserWarning):
+    """A run that is resumed in a way that changes its result."""
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """Return the `repr` of `value` for an error message, cut to `limit` characters and kept on one line.
 

@@ -6,6 +6,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+# The models are tiny: more threads gain nothing, and lose much where other processes use the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import random
 from collections.abc import Iterator
@@ -17,8 +19,38 @@ import pytest
 import rich.style  # noqa: F401 (draws from `random` when it is imported, which is no test's doing)
 import torch
 
-# The models are tiny: more threads gain nothing, and lose much where other processes use the cores.
-torch.set_num_threads(1)
+FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--nightly",
+        action="store_true",
+        help="thousands of fuzzed files and batches instead of some, and their figures",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--nightly") and config.stash[FIGURES]:
+        terminalreporter.section("figures")
+        for line in config.stash[FIGURES]:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def nightly(pytestconfig: pytest.Config) -> bool:
+    """Whether tests that can do with less should do all they can."""
+    return bool(pytestconfig.getoption("--nightly"))
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> list[str]:
+    """Lines for the end of the nightly report."""
+    return pytestconfig.stash[FIGURES]
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,8 @@ class Provenance:
             )
         if any(count < 0 for count in self.counts) or not sum(self.counts):
             raise DataError(f"counts must be at least 0 and not all 0, got {shorten(self.counts)}")
+        if not all(rate is None or 0 <= rate <= 1 for rate in self.acceptance):
+            raise DataError(f"acceptance must be from 0 to 1, or null, for each class, got {shorten(self.acceptance)}")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -1,7 +1,16 @@
 """Labeled images: in memory, from folders and other libraries, and parts of them."""
 
-from genaug.data.labeled import LabeledImages, from_dataset
+from genaug.data.labeled import LabeledImages
+from genaug.data.mapstyle import from_dataset
 from genaug.data.sources import load_data
-from genaug.data.splits import longtail_counts, longtail_indices, stratified_split
+from genaug.data.splits import limit_indices, longtail_counts, longtail_indices, stratified_split
 
-__all__ = ["LabeledImages", "from_dataset", "load_data", "longtail_counts", "longtail_indices", "stratified_split"]
+__all__ = [
+    "LabeledImages",
+    "from_dataset",
+    "limit_indices",
+    "load_data",
+    "longtail_counts",
+    "longtail_indices",
+    "stratified_split",
+]

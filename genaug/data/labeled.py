@@ -2,22 +2,14 @@
 
 import hashlib
 import json
-import operator
-import warnings
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from genaug.data.stacking import ImageStack
-from genaug.errors import DataError, shorten
-from genaug.spec import MAX_CLASSES, DataSpec
-
-IMAGE_KEYS = ("image", "img")
-LABEL_KEYS = ("label", "labels")
+from genaug.errors import DataError
+from genaug.spec import DataSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +20,7 @@ class LabeledImages:
         images: uint8 (N, C, H, W) in [0, 255].
         labels: int64 (N,), class indices.
         spec: channels, height, width and class names.
+        skipped: what could not be read when these were loaded with `skip_bad`: name and reason of each image.
 
     Raises:
         DataError: images that are not uint8 (N, C, H, W), or that do not fit `spec`; labels of another number or
@@ -42,6 +35,7 @@ class LabeledImages:
     images: Tensor
     labels: Tensor
     spec: DataSpec
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.spec.check_images(self.images)
@@ -114,115 +108,3 @@ class LabeledImages:
         for tensor in (self.labels, self.images):
             digest.update(tensor.cpu().contiguous().numpy().data)  # the buffer itself, not a copy
         return digest.hexdigest()
-
-
-def from_dataset(dataset: Any, *, resize: tuple[int, int] | None = None) -> LabeledImages:
-    """Return all of a map-style data set, read once in its own order, as `LabeledImages`.
-
-    Items are tuples (image, label), or dicts as Hugging Face rows are. An image is a PIL image, or a tensor (C, H, W)
-    of uint8 or of floats in [0, 1]; what the data set's own transform returns is taken as it is. Class names come from
-    a `ClassLabel` column or from `dataset.classes`, also inside `Subset` and `ConcatDataset`; else they are "0", "1"...
-
-    Args:
-        dataset: anything with `__len__` and `__getitem__`.
-        resize: (height, width) to resize to, bilinear and antialiased.
-
-    Raises:
-        DataError: an empty or iterable data set; items, labels or images of another kind, named by their index;
-            images of several sizes without `resize`.
-
-    >>> rows = [(torch.zeros(1, 8, 8), 0), (torch.ones(1, 8, 8), 1)]
-    >>> data = from_dataset(rows)
-    >>> data.spec.size, data.classes
-    ('1x8x8', ['0', '1'])
-    """
-    if isinstance(dataset, Mapping):
-        raise DataError(f"dataset must be one data set, got a dict of {shorten(list(dataset))}; pass one of them")
-    if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
-        raise DataError(
-            f"dataset must have a length and items by index (map-style), got {type(dataset).__name__}; "
-            "read an iterable data set into a list first"
-        )
-    if not len(dataset):
-        raise DataError("dataset must hold at least one image, got an empty data set")
-    stack = ImageStack(len(dataset), resize=resize)
-    features = _find(dataset, "features")
-    labels = []
-    for index, item in enumerate(_read_items(dataset)):
-        name = f"item {index} of the data set"
-        image, label = _split_item(item, features, name)
-        stack.add(image, name)
-        labels.append(_check_label(label, name))
-    names = _class_names(dataset, features if isinstance(item, Mapping) else None) or tuple(
-        str(label) for label in range(max(labels) + 1)
-    )
-    channels, height, width = stack.images.shape[1:]
-    spec = DataSpec(channels=channels, height=height, width=width, class_names=names)
-    return LabeledImages(stack.images, torch.tensor(labels), spec)
-
-
-def _read_items(dataset: Any) -> Iterator[Any]:
-    for index in range(len(dataset)):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                item = dataset[index]
-        except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-            raise DataError(f"item {index} of the data set: cannot be read ({shorten(str(problem), 300)})") from problem
-        yield item
-
-
-def _split_item(item: Any, features: Any, name: str) -> tuple[Any, Any]:
-    if isinstance(item, Mapping):
-        return item[_pick(item, features, "Image", IMAGE_KEYS)], item[_pick(item, features, "ClassLabel", LABEL_KEYS)]
-    if isinstance(item, (tuple, list)) and len(item) == 2:
-        return item[0], item[1]
-    raise DataError(f"{name}: must be a tuple (image, label) or a dict with both, got {shorten(type(item).__name__)}")
-
-
-def _pick(item: Mapping[str, Any], features: Any, kind: str, keys: tuple[str, ...]) -> str:
-    """Return the column of this kind: a usual name where there is one, else the only column of that type."""
-    for key in keys:
-        if key in item:
-            return key
-    typed = [key for key in item if isinstance(features, Mapping) and type(features.get(key)).__name__ == kind]
-    if len(typed) != 1:
-        raise DataError(
-            f"dataset must have one {kind} column, got columns {shorten(list(item))}; rename one to {keys[0]!r}"
-        )
-    return typed[0]
-
-
-def _check_label(label: Any, name: str) -> int:
-    try:
-        index = operator.index(label)
-    except TypeError:
-        raise DataError(f"{name}: the label must be a class index, got {shorten(label)}") from None
-    if not 0 <= index < MAX_CLASSES:
-        raise DataError(
-            f"{name}: the label must be from 0 to {MAX_CLASSES - 1}, got {shorten(index)}; "
-            "leave out images without a class"
-        )
-    return index
-
-
-def _class_names(dataset: Any, features: Any) -> tuple[str, ...] | None:
-    names = _find(dataset, "classes")
-    if isinstance(features, Mapping):
-        key = _pick(features, features, "ClassLabel", LABEL_KEYS)
-        names = getattr(features[key], "names", None)
-    if names is None:
-        return None
-    return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)  # tuples: ImageNet
-
-
-def _find(dataset: Any, attribute: str) -> Any:
-    """Return an attribute of `dataset`, or of the data sets inside Subset and ConcatDataset, which must agree."""
-    if hasattr(dataset, attribute):
-        return getattr(dataset, attribute)
-    if hasattr(dataset, "dataset"):
-        return _find(dataset.dataset, attribute)
-    found = [_find(part, attribute) for part in getattr(dataset, "datasets", ())]
-    if any(repr(other) != repr(found[0]) for other in found):  # arrays cannot be compared by ==
-        raise DataError(f"dataset joins parts whose {attribute} differ: {shorten(found)}; give them the same ones")
-    return found[0] if found else None

@@ -1,66 +1,203 @@
-"""Where labeled images come from: the built-in digits, image folders, and data sets of other libraries."""
+"""Where labeled images come from: one function for built-in data, files, hub names and data sets of other libraries."""
 
 import os
-import warnings
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from torch import Tensor
 
-from genaug.data.labeled import LabeledImages, from_dataset
+from genaug.data.csv_files import list_csv
+from genaug.data.folders import list_folder
+from genaug.data.labeled import LabeledImages
+from genaug.data.mapstyle import from_dataset
+from genaug.data.parts import list_names, refuse_parts
+from genaug.data.reading import ReadOptions, read_listing
 from genaug.data.splits import stratified_split
-from genaug.data.stacking import ImageStack, check_resize
+from genaug.data.tables import Columns, find_parquet, is_saved_table, list_hub, list_parquet, list_saved, list_tables
+from genaug.data.vision import is_vision_name, open_vision, suggest_vision
 from genaug.errors import DataError, shorten
 from genaug.spec import DataSpec
 from genaug.storage import expand
 
 SPLITS = ("train", "test", "all")
-SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
 DIGITS_SEED = 0  # shipped models were trained on this split: another one would put their training images into "test"
+HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+")
+KINDS = "a folder with one folder of images for each class, a .parquet, .csv or .tsv file"
 
 
-def load_data(data: Any, *, split: str = "train", resize: tuple[int, int] | None = None) -> LabeledImages:
-    """Return labeled images from a built-in source, an image folder, or a data set of another library.
+def load_data(
+    data: Any,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    root: "str | os.PathLike[str] | None" = None,
+    download: bool = False,
+    resize: tuple[int, int] | None = None,
+    grayscale: bool = False,
+    limit_per_class: int | None = None,
+    longtail: float | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> LabeledImages:
+    """Return labeled images from a file, a folder, a known name, a hub name, or a data set of another library.
+
+    `data` is one of these:
+
+    - "digits": scikit-learn's 1,797 handwritten digits, 1x8x8, with the parts "train" (two thirds) and "test";
+    - a folder with a folder of images for each class, or with parts (train, val, test) that are such folders;
+    - a `.csv` or `.tsv` file with a header, and a path (relative to the file's folder) and a class in each row;
+    - a `.parquet` file, a folder of them, a pattern such as "data/*.parquet", or a folder that `datasets` saved; file
+      names such as train-00000.parquet tell the parts;
+    - "owner/name": a data set of the Hugging Face hub, or from its cache when offline;
+    - the name of a data set of torchvision, such as "FashionMNIST", in the folder `root`;
+    - a map-style data set, as `from_dataset` takes it, or a dict of Hugging Face data sets by part;
+    - `LabeledImages`, whose `split` does not count.
+
+    Of data with parts all parts together give the classes, so that indices mean the same in each. Text labels become
+    sorted class names; whole numbers (3 or 3.0) without names are class indices "0", "1", ... Images are gray as long
+    as all of them are, else RGB; transparent pixels are laid on white, EXIF orientation is applied, 16-bit gray is
+    divided by 257, and of an animation the first frame is taken.
 
     Args:
-        data: "digits" (scikit-learn's 1,797 handwritten digits, 1x8x8); the path of a folder with one folder of images
-            for each class; a map-style data set, as `from_dataset` takes it; or `LabeledImages`, returned as they are.
-        split: "train" (two thirds of the digits), "test" (the other third) or "all". Folders and data sets have no
-            parts: they are taken whole, and "test" is refused for them.
+        data: see above.
+        split: the part to load, by default "train" where there are parts; "all" is everything. Data without parts are
+            taken whole, and another part is refused for them.
+        image_column: column of images (parquet, hub, CSV), by default "image", "img" or the only one of images.
+        label_column: column of classes, by default "label", "labels" or the only one of classes.
+        root: folder of a torchvision data set.
+        download: let torchvision download into `root` what is not there.
         resize: (height, width) to resize to, bilinear and antialiased.
+        grayscale: make every image gray.
+        limit_per_class: take this many images of each class at most, the first of a shuffle by `seed`.
+        longtail: take a long-tailed subset whose first class is this many times as large as its last one
+            (`longtail_indices`, after `limit_per_class`).
+        seed: of both choices, which are made before any image is read.
+        skip_bad: leave out images that cannot be read, warn of them, and list them in `LabeledImages.skipped`.
 
     Raises:
-        DataError: an unknown name; a path that is missing or no folder; no class folders, or an empty one; a damaged
-            image, named; images of several sizes without `resize`.
+        DataError: an unknown name; a path, part, column or root that is missing (the message says what there is);
+            labels that are missing, negative, not whole, or of mixed kinds; without `skip_bad` a damaged image, named;
+            images of several sizes without `resize`.
 
-    >>> data = load_data("digits", split="test")
+    >>> data = load_data("digits", split="test", limit_per_class=5)
     >>> data.spec.size, len(data), data.classes[:3]
-    ('1x8x8', 599, ['0', '1', '2'])
+    ('1x8x8', 50, ['0', '1', '2'])
     """
-    if split not in SPLITS:
-        raise DataError(f"split must be one of {', '.join(SPLITS)}, got {shorten(split)}")
-    resize = None if resize is None else check_resize(resize)
-    if isinstance(data, LabeledImages):
-        unchanged = resize is None or tuple(data.images.shape[-2:]) == resize
-        return data if unchanged else from_dataset(data, resize=resize)
-    if isinstance(data, str) and data in BUILT_IN:
-        whole = BUILT_IN[data](split)
-        return whole if resize is None else from_dataset(whole, resize=resize)
-    if split == "test":
+    if split is not None and (not isinstance(split, str) or not split):
+        raise DataError(f"split must be the name of a part, such as train, got {shorten(split)}")
+    options = ReadOptions(resize, grayscale, limit_per_class, longtail, seed, skip_bad)
+    columns = (image_column, label_column)
+    name = data if isinstance(data, str) else ""
+    vision = is_vision_name(name)
+    if not vision and (root is not None or download):
         raise DataError(
-            f"split 'test' is known for {', '.join(BUILT_IN)} only, got data {shorten(data)}; "
-            "pass the test images as data of their own"
+            f"root and download are for data sets of torchvision by name, such as FashionMNIST, got data "
+            f"{shorten(data)}{suggest_vision(name)}; leave --root and --download out"
         )
+    if isinstance(data, LabeledImages):
+        return _load_images(data, options)
+    if name in BUILT_IN:
+        return _load_images(BUILT_IN[name]("train" if split is None else split), options)
+    if vision:
+        return _load_items(open_vision(name, split=split, root=root, download=download), options, (None, None))
     if isinstance(data, (str, os.PathLike)):
-        return _load_folder(_find_folder(data), resize)
-    return from_dataset(data, resize=resize)
+        return _load_path(data, split, options, columns)
+    if isinstance(data, Mapping) and data and all(hasattr(part, "column_names") for part in data.values()):
+        return read_listing(list_tables(data, "the dict of data sets", split=split, columns=columns), options)
+    refuse_parts(split, f"data {shorten(data)}")
+    return _load_items(data, options, columns)
+
+
+def _load_path(
+    data: "str | os.PathLike[str]", split: str | None, options: ReadOptions, columns: Columns
+) -> LabeledImages:
+    path = expand(data, error=DataError)
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as problem:  # too long a name, a part of it that may not be read
+        raise DataError(f"data {shorten(os.fspath(data))}: cannot be read as a path ({problem})") from None
+    if is_folder and is_saved_table(path):
+        return read_listing(list_saved(path, split=split, columns=columns), options)
+    files = find_parquet(path, is_folder=is_folder, exists=exists)
+    if files:
+        return read_listing(list_parquet(files, str(path), split=split, columns=columns), options)
+    if exists and path.suffix.lower() in (".csv", ".tsv") and not is_folder:
+        return read_listing(list_csv(path, split=split, columns=columns), options)
+    if not exists and isinstance(data, str) and HUB_NAME.fullmatch(data) and not Path(data).parent.is_dir():
+        return read_listing(list_hub(data, split=split, columns=columns), options)
+    if not is_folder:
+        raise _not_found(data, path, exists=exists)
+    _refuse_columns(columns, str(path))
+    return read_listing(list_folder(path, split=split), options)
+
+
+def _not_found(data: "str | os.PathLike[str]", path: Path, *, exists: bool) -> DataError:
+    known = f"the built-in data are {', '.join(BUILT_IN)}"
+    if exists:
+        return DataError(f"{path}: data must be a folder or one of the kinds of files ({KINDS}), got a file")
+    if isinstance(data, str) and data and Path(data).name == data and not path.suffix:
+        return DataError(
+            f"data must be a folder or a known name, got {shorten(data)}; {known}, and no such folder exists"
+            f"{suggest_vision(data)}"
+        )
+    try:
+        there = f"{path.parent} holds {list_names(sorted(os.listdir(path.parent)))}"
+    except OSError:
+        there = f"nor is there a folder {path.parent}"
+    return DataError(f"{path}: no such folder or file; {there}; data must be {KINDS}; {known}")
+
+
+def _refuse_columns(columns: Columns, where: str) -> None:
+    given = [name for name, value in zip(("image_column", "label_column"), columns, strict=True) if value is not None]
+    if given:
+        raise DataError(
+            f"{where}: is a folder of images, which has no columns, so {given[0]} cannot be chosen; leave it out"
+        )
+
+
+def _load_images(images: LabeledImages, options: ReadOptions) -> LabeledImages:
+    """Return what `options` want of images in memory; the images given are not changed."""
+    kept = images.subset(options.select(images.labels)) if options.selects else images
+    same_size = options.resize is None or tuple(kept.images.shape[-2:]) == options.resize
+    if same_size and not (options.grayscale and kept.spec.channels != 1):
+        return kept
+    return from_dataset(kept, resize=options.resize, grayscale=options.grayscale)
+
+
+def _load_items(dataset: Any, options: ReadOptions, columns: Columns) -> LabeledImages:
+    """Return what `options` want of a data set whose labels come with its images: all of it is read first."""
+    whole = from_dataset(
+        dataset,
+        image_column=columns[0],
+        label_column=columns[1],
+        resize=options.resize,
+        grayscale=options.grayscale,
+        skip_bad=options.skip_bad,
+    )
+    if not options.selects:
+        return whole
+    kept = options.select(whole.labels)
+    return replace(whole, images=_keep_in_place(whole.images, kept), labels=whole.labels[kept])
+
+
+def _keep_in_place(images: Tensor, kept: Tensor, chunk: int = 1024) -> Tensor:
+    """Move the images at `kept` (ascending) to the front, without a copy of all; return a view of them."""
+    for start in range(0, len(kept), chunk):
+        part = kept[start : start + chunk]
+        images[start : start + len(part)] = images[part]
+    return images[: len(kept)]
 
 
 def _load_digits(split: str) -> LabeledImages:
     from sklearn.datasets import load_digits
 
+    if split not in SPLITS:
+        raise DataError(f"split must be one of {', '.join(SPLITS)}, got {shorten(split)}")
     arrays = load_digits()
     levels = torch.from_numpy(arrays.images)  # (1797, 8, 8), whole numbers from 0 to 16
     images = levels.mul(255 / 16).round().to(torch.uint8)[:, None]
@@ -74,78 +211,3 @@ def _load_digits(split: str) -> LabeledImages:
 
 
 BUILT_IN: dict[str, Callable[[str], LabeledImages]] = {"digits": _load_digits}
-
-
-def _find_folder(data: "str | os.PathLike[str]") -> Path:
-    folder = expand(data, error=DataError)
-    try:
-        if folder.is_dir():
-            return folder
-        exists = folder.exists()
-    except OSError as problem:  # too long a name, a part of it that may not be read
-        raise DataError(f"data {shorten(os.fspath(data))}: cannot be read as a path ({problem})") from None
-    known = f"the built-in data are {', '.join(BUILT_IN)}"
-    if exists:
-        raise DataError(f"{folder}: data must be a folder with one folder of images for each class, got a file")
-    if isinstance(data, str) and data and Path(data).name == data:
-        raise DataError(
-            f"data must be a folder or a known name, got {shorten(data)}; {known}, and no such folder exists"
-        )
-    raise DataError(
-        f"{folder}: no such folder; data must be a folder with one folder of images for each class; {known}"
-    )
-
-
-def _load_folder(folder: Path, resize: tuple[int, int] | None) -> LabeledImages:
-    try:
-        names, samples = _list_folder(folder)
-    except OSError as problem:
-        raise DataError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
-    stack = ImageStack(len(samples), resize=resize)
-    for path, _ in samples:
-        stack.add(_read_image(path), path)
-    channels, height, width = stack.images.shape[1:]
-    spec = DataSpec(channels=channels, height=height, width=width, class_names=tuple(names))
-    return LabeledImages(stack.images, torch.tensor([label for _, label in samples]), spec)
-
-
-def _list_folder(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
-    """Return class names and (path, label) of each image, in the order of torchvision's `ImageFolder`."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
-
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise DataError(f"{folder}: must hold one folder of images for each class, got no folder in it")
-    if {name.lower() for name in names} <= SPLIT_NAMES and any(path.is_dir() for path in folder.glob("*/*")):
-        raise DataError(
-            f"{folder}: must hold one folder for each class, got the parts {', '.join(names)}; "
-            f"pass one of them, such as {folder / names[-1]}"
-        )
-
-    def is_image(path: str) -> bool:
-        return not os.path.basename(path).startswith(".") and has_file_allowed_extension(path, IMG_EXTENSIONS)
-
-    index = {name: label for label, name in enumerate(names)}
-    samples = make_dataset(folder, index, is_valid_file=is_image, allow_empty=True)
-    filled = {label for _, label in samples}
-    empty = [name for name in names if index[name] not in filled]
-    if empty:
-        raise DataError(
-            f"{folder / empty[0]}: a class folder must hold at least one image ({', '.join(IMG_EXTENSIONS)}), "
-            "got none; add images or remove the folder"
-        )
-    return names, samples
-
-
-def _read_image(path: str) -> Image.Image:
-    """Return the decoded image, turned upright as its EXIF orientation says."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except Exception as problem:  # decoders of damaged files fail with anything: SyntaxError, struct.error, ...
-        raise DataError(
-            f"{path}: cannot be read as an image ({shorten(str(problem), 300)}); repair or remove the file"
-        ) from problem

@@ -90,6 +90,30 @@ def longtail_indices(labels: Tensor, *, imbalance_factor: float, seed: int) -> T
     return torch.cat(kept).sort().values
 
 
+def limit_indices(labels: Tensor, *, limit: int, seed: int) -> Tensor:
+    """Return the indices, in ascending order, of at most `limit` images of each class: the first of a shuffle.
+
+    A larger limit keeps what a smaller one keeps, and each class draws on its own.
+
+    Args:
+        labels: int64 (N,), class indices.
+        limit: images of each class, at least 1.
+        seed: of the choice.
+
+    Raises:
+        DataError: labels of another kind, or a limit below 1.
+
+    >>> labels = torch.tensor([0] * 10 + [1] * 2)
+    >>> labels[limit_indices(labels, limit=3, seed=0)].bincount().tolist()
+    [3, 2]
+    """
+    _check_labels(labels)
+    if type(limit) is not int or limit < 1:
+        raise DataError(f"limit must be an integer of at least 1, got {shorten(limit)}")
+    kept = [_shuffled_members(labels, label, seed, "limit")[:limit] for label in labels.unique().tolist()]
+    return torch.cat(kept).sort().values
+
+
 def _shuffled_members(labels: Tensor, label: int, seed: int, purpose: str) -> Tensor:
     members = torch.nonzero(labels == label).flatten()
     return members[torch.randperm(len(members), generator=make_generator(seed, purpose, label))]

@@ -1,5 +1,6 @@
 """Images of any kind, one by one, into one preallocated uint8 tensor."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,22 @@ from genaug.errors import DataError, shorten
 from genaug.images import check_images, to_uint8
 from genaug.spec import MAX_CHANNELS, MAX_SIDE
 
-DEEP_MODES = ("I", "F")
+TOO_DEEP_MODES = ("I", "F")  # 32 bits; "I;16" and its kin have 16
 GRAY_MODES = ("1", "L")
+DARK = 4096  # cameras of 12 bits write levels below this into 16: as 8 bits they would be 0 to 15
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as in PIL
 
 
 class ImageStack:
     """A uint8 tensor (N, C, H, W) that is filled image by image; the first one sets the size.
 
-    PIL images are gray (C = 1) as long as all of them are, and RGB from the first other one on.
+    PIL images are gray (C = 1) as long as all of them are, and RGB from the first other one on. Gray of 16 bits is
+    divided by 257, which maps 65535 to 255. Transparent pixels are laid on white.
 
     Args:
-        count: number of images that will be added.
+        count: the most images that will be added.
         resize: (height, width) to resize each image to, bilinear and antialiased.
+        grayscale: make every image gray, by the weights of ITU-R 601-2.
 
     Raises:
         DataError: a `resize` that is no pair of sides.
@@ -34,9 +39,11 @@ class ImageStack:
     [255, 255, 255, 255]
     """
 
-    def __init__(self, count: int, *, resize: tuple[int, int] | None = None) -> None:
+    def __init__(self, count: int, *, resize: tuple[int, int] | None = None, grayscale: bool = False) -> None:
         self.count = count
         self.resize = None if resize is None else check_resize(resize)
+        self.grayscale = grayscale
+        self.brightest_deep: int | None = None  # of 65535, in the 16-bit images
         self.added = 0
         self.first = ""
         self.from_pil = False
@@ -49,7 +56,7 @@ class ImageStack:
             DataError: another type, mode or range; another size or number of channels than the first image has.
         """
         is_pil = isinstance(image, Image.Image)
-        pixels = _from_pil(image, name, self.resize) if is_pil else _from_tensor(image, name, self.resize)
+        pixels = self._from_pil(image, name) if is_pil else self._from_tensor(image, name)
         if self.added == 0:
             self.first, self.from_pil = name, is_pil
             self.images = self._allocate(pixels.shape)
@@ -58,6 +65,16 @@ class ImageStack:
         self._check_shape(pixels, name, grows=is_pil and self.from_pil)
         self.images[self.added] = pixels  # gray pixels are repeated in each channel
         self.added += 1
+
+    def finish(self) -> Tensor:
+        """Return the images that were added, a view (N, C, H, W); warn where 16-bit images come out nearly black."""
+        if self.brightest_deep is not None and self.brightest_deep < DARK:
+            warnings.warn(
+                f"the 16-bit images reach level {self.brightest_deep} of 65535 only; divided by 257 they have "
+                f"{self.brightest_deep // 257 + 1} gray levels and look black: stretch them to the whole range first",
+                stacklevel=2,
+            )
+        return self.images[: self.added]
 
     def _check_shape(self, pixels: Tensor, name: str, *, grows: bool) -> None:
         expected, got = self.images.shape[1:], pixels.shape
@@ -87,6 +104,49 @@ class ImageStack:
         self.images = self._allocate(torch.Size((3, *gray.shape[2:])))
         self.images[: self.added] = gray[: self.added]
 
+    def _from_pil(self, image: Image.Image, name: str) -> Tensor:
+        """Return the pixels of a PIL image as uint8 (1, H, W) or (3, H, W)."""
+        if image.mode in TOO_DEEP_MODES:
+            raise DataError(
+                f"{name}: images must have 8 or 16 bits per channel, got mode {image.mode} (32-bit integers or "
+                "floats), whose range is not known; convert it to 8 or 16 bits first"
+            )
+        if image.mode.startswith("I;16"):
+            image = self._from_deep(image)
+        flat = _flatten(image)
+        if self.grayscale:
+            flat = flat.convert("L")
+        if self.resize is not None and (flat.height, flat.width) != self.resize:
+            flat = flat.resize(self.resize[::-1], Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(flat))
+        return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+    def _from_deep(self, image: Image.Image) -> Image.Image:
+        """Return a gray image of 16 bits as one of 8, with its transparent level as white."""
+        levels = np.asarray(image).astype(np.uint32)  # (H, W)
+        transparent = image.info.get("transparency")
+        self.brightest_deep = max(self.brightest_deep or 0, int(levels.max(initial=0)))
+        if isinstance(transparent, int):
+            levels[levels == transparent] = 65535
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+    def _from_tensor(self, image: Any, name: str) -> Tensor:
+        """Return a public image as uint8 (C, H, W)."""
+        if not isinstance(image, Tensor):
+            raise DataError(
+                f"{name}: the image must be a PIL image or a tensor, got {type(image).__name__}; convert it first, "
+                "for example with torch.as_tensor"
+            )
+        check_images(image, name=f"{name}: the image")
+        if image.ndim != 3 or not 1 <= image.shape[0] <= MAX_CHANNELS or image.numel() == 0:
+            raise DataError(f"{name}: the image must have shape (C, H, W), got {tuple(image.shape)}")
+        image = image.detach().cpu()
+        if self.grayscale and image.shape[0] != 1:
+            image = _gray_tensor(image, name)
+        if self.resize is not None and tuple(image.shape[-2:]) != self.resize:
+            image = interpolate(image[None], size=self.resize, mode="bilinear", antialias=True)[0]
+        return to_uint8(image)
+
 
 def check_resize(resize: Any) -> tuple[int, int]:
     """Return `resize` as a tuple, or raise a `DataError` where it is not (height, width)."""
@@ -99,20 +159,6 @@ def check_resize(resize: Any) -> tuple[int, int]:
     return resize[0], resize[1]
 
 
-def _from_pil(image: Image.Image, name: str, resize: tuple[int, int] | None) -> Tensor:
-    """Return the pixels of a PIL image as uint8 (1, H, W) or (3, H, W)."""
-    if image.mode.split(";")[0] in DEEP_MODES:
-        raise DataError(
-            f"{name}: images must have 8 bits per channel, got mode {image.mode} (16 bits, integers or floats), "
-            "which is not supported yet; convert it to 8 bits first"
-        )
-    flat = _flatten(image)
-    if resize is not None and (flat.height, flat.width) != resize:
-        flat = flat.resize(resize[::-1], Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(flat))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-
-
 def _flatten(image: Image.Image) -> Image.Image:
     """Return a PIL image as L or RGB, with what is transparent laid on white."""
     mode = "L" if image.mode in GRAY_MODES else "RGB"
@@ -123,17 +169,12 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _from_tensor(image: Any, name: str, resize: tuple[int, int] | None) -> Tensor:
-    """Return a public image as uint8 (C, H, W)."""
-    if not isinstance(image, Tensor):
+def _gray_tensor(image: Tensor, name: str) -> Tensor:
+    """Return a tensor (3, H, W) as gray (1, H, W) of the same dtype."""
+    if image.shape[0] != 3:
         raise DataError(
-            f"{name}: the image must be a PIL image or a tensor, got {type(image).__name__}; convert it first, "
-            "for example with torch.as_tensor"
+            f"{name}: only images of 1 or 3 channels can be made gray, got {image.shape[0]}; drop --grayscale "
+            "(grayscale=True)"
         )
-    check_images(image, name=f"{name}: the image")
-    if image.ndim != 3 or not 1 <= image.shape[0] <= MAX_CHANNELS or image.numel() == 0:
-        raise DataError(f"{name}: the image must have shape (C, H, W), got {tuple(image.shape)}")
-    image = image.detach().cpu()
-    if resize is not None and tuple(image.shape[-2:]) != resize:
-        image = interpolate(image[None], size=resize, mode="bilinear", antialias=True)[0]
-    return to_uint8(image)
+    gray = (image.float() * torch.tensor(LUMA)[:, None, None]).sum(dim=0, keepdim=True)
+    return gray.round().to(torch.uint8) if image.dtype == torch.uint8 else gray.to(image.dtype).clamp(0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -59,10 +59,23 @@ class Model(nn.Module, ModelHubMixin):
         """The class index that stands for "no label"."""
         return self.spec.num_classes
 
+    def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return what `training_loss` needs of random numbers for `count` images, one row for each; by default nothing.
+
+        Drawn apart from the loss, so that several processes can share the draws of one batch.
+        """
+        return {}
+
     def training_loss(
-        self, images: Tensor, labels: Tensor, *, generator: torch.Generator
+        self, images: Tensor, labels: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch of public images, to be minimized, and figures to report."""
+        """Return the loss of a batch of public images, to be minimized, and figures to report.
+
+        Args:
+            images: public images (N, C, H, W).
+            labels: class indices (N,).
+            draws: what `draw_for_training` gave for these N images.
+        """
         raise NotImplementedError
 
     def fit_after_training(self, images: Tensor, labels: Tensor) -> None:
@@ -125,8 +138,8 @@ class Model(nn.Module, ModelHubMixin):
         """Write a checkpoint directory; a new one appears whole, a replacement that is cut off shows as damage.
 
         Raises:
-            GenaugError: the directory exists and `overwrite` is not set, the disk is full, or the weights are of
-                another dtype than the family's, and could not be loaded again.
+            GenaugError: the directory exists and `overwrite` is not set, the disk is full, or the weights could not be
+                loaded again: they are of another dtype than the family's, or not finite.
         """
         from genaug import __version__
 
@@ -138,6 +151,8 @@ class Model(nn.Module, ModelHubMixin):
                 raise GenaugError(
                     f"{name} must be {expected.get(name)} to be saved, got {found}; call model.float() first"
                 )
+        if broken := _not_finite(tensors):
+            raise GenaugError(f"{broken} must be finite to be saved, got NaN or infinite values; train the model again")
 
         config = CheckpointConfig(
             family=self.family,
@@ -203,9 +218,18 @@ class Model(nn.Module, ModelHubMixin):
             raise CheckpointError(f"{where}: {problem}") from None
         expected = checkpoint.describe_tensors(model.state_dict())
         tensors = checkpoint.read_tensors(directory / checkpoint.WEIGHTS, expected, sha256=saved.weights_sha256)
+        if broken := _not_finite(tensors):
+            raise CheckpointError(
+                f"{directory / checkpoint.WEIGHTS}: tensor {broken!r} holds NaN or infinite values; train it again"
+            )
         model.load_state_dict(tensors, strict=True, assign=True)
         model.recipe, model.scores = saved.recipe, saved.scores
         return model.eval()
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first of `tensors` with a value that is NaN or infinite."""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
 
 
 def download(model_id: str, **options: Any) -> Path:

@@ -1,6 +1,7 @@
 """Conditional variational autoencoder (Kingma & Welling 2014; conditional: Sohn et al. 2015)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -136,17 +137,20 @@ class VAE(Model):
         likelihood = log_likelihood(self.decode_logits(latents, labels), to_float(images), std=std)
         return likelihood, kl_to_standard_normal(mean, log_variance)
 
+    def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return uniform numbers (N,) that decide which labels are dropped, and normal ones (N, D) for the latents."""
+        dropout = draw_uniform((count,), generator, self.device)
+        return {"dropout": dropout, "noise": draw((count, self.config.latent_dim), generator, self.device)}
+
     def training_loss(
-        self, images: Tensor, labels: Tensor, *, generator: torch.Generator
+        self, images: Tensor, labels: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return minus the lower bound in nats per pixel value, and its parts in nats per image.
 
         With free bits (Kingma et al. 2016, eq. 15) a dimension whose mean KL is below `free_bits` costs that much.
         """
-        dropped = draw_uniform((len(labels),), generator, labels.device) < self.config.label_dropout
-        labels = labels.masked_fill(dropped, self.null_label)
-        noise = draw((len(labels), self.config.latent_dim), generator, labels.device)
-        likelihood, kl = self.elbo(images, labels, noise)
+        labels = labels.masked_fill(draws["dropout"] < self.config.label_dropout, self.null_label)
+        likelihood, kl = self.elbo(images, labels, draws["noise"])
         reconstruction, kl_per_dim = -likelihood.mean(), kl.mean(0)
         penalty = kl_per_dim.clamp(min=self.config.free_bits).sum()
         loss = (reconstruction + self.config.beta * penalty) / images[0].numel()

@@ -1,6 +1,8 @@
 """The training loop: every draw is a function of (seed, step), so a run can be cut anywhere and go on exactly."""
 
+import contextlib
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.data.check import check_data
-from genaug.devices import choose_device, choose_precision
+from genaug.devices import choose_precision
 from genaug.errors import DataWarning, TrainingError
 from genaug.models import FAMILIES, Model
 from genaug.progress import progress_bar
@@ -22,10 +24,12 @@ from genaug.seeding import derive_seed, make_generator
 from genaug.storage import expand
 from genaug.training.interrupts import Interrupted, catch_signals
 from genaug.training.logs import MetricsLog, save_samples
+from genaug.training.processes import Processes
 from genaug.training.recipe import Recipe, load_recipe
-from genaug.training.run_folder import STATES, RunFacts, own_folder
+from genaug.training.run_folder import MODEL, STATES, RunFacts, own_folder
 from genaug.training.schedules import ClassSampler, cosine_with_warmup, ema_with_ramp
 from genaug.training.state import TrainingState, list_states, load_state, save_state
+from genaug.zoo import load
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,22 @@ def train(
     for message in check_data(images).warnings:
         warnings.warn(message, DataWarning, stacklevel=2)
     kept, held_out = _split(images, recipe)
-    state = _build(recipe, images, choose_device(device))
-    facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint())
-    with own_folder(output, facts, resume=resume, overwrite=overwrite) as start:
+    processes = Processes(device)
+    state = _build(recipe, images, processes.device)
+    facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint(), processes=processes.count)
+    with contextlib.ExitStack() as stack:
+        folder = own_folder(output, facts, resume=resume, overwrite=overwrite)
+        start = processes.from_main(lambda: stack.enter_context(folder))
         if start is not None:
             load_state(start, state)
-        with MetricsLog(output, step=state.step) as log:
-            metrics = _loop(state, recipe, kept, held_out, log, output, progress=progress, on_step=on_step)
-        return _finish(state, recipe, kept, held_out, output, metrics)
+        log = stack.enter_context(MetricsLog(output, step=state.step)) if processes.is_main else None
+        show = progress and processes.is_main
+        metrics = _loop(state, recipe, processes, kept, held_out, log, output, progress=show, on_step=on_step)
+        processes.from_main(lambda: _finish(state, recipe, kept, held_out, output))
+    model = state.averaged
+    if not processes.is_main:
+        model = load(output / MODEL)
+    return TrainingResult(model, output / MODEL, output, state.step, model.scores, metrics)
 
 
 def _split(images: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, LabeledImages | None]:
@@ -123,9 +135,10 @@ def _build(recipe: Recipe, images: LabeledImages, device: torch.device) -> Train
 def _loop(
     state: TrainingState,
     recipe: Recipe,
+    processes: Processes,
     kept: LabeledImages,
     held_out: LabeledImages | None,
-    log: MetricsLog,
+    log: MetricsLog | None,
     output: Path,
     *,
     progress: bool,
@@ -136,7 +149,8 @@ def _loop(
     sampler = ClassSampler(kept.labels, exponent=config.class_exponent, seed=recipe.seed)
     dtype = choose_precision(config.precision, model.device)
     parameters = list(model.parameters())
-    metrics = log.last_metrics
+    total = config.batch_size * processes.count
+    metrics = log.last_metrics if log else {}
     shown: dict[str, float] = {}
     sums: dict[str, Tensor] = {}
     counted, began = 0, time.perf_counter()
@@ -146,12 +160,18 @@ def _loop(
             factor = cosine_with_warmup(state.step, steps=config.steps, warmup_steps=config.warmup_steps)
             for group in state.optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
-            rows = sampler.rows(state.step, batch_size=config.batch_size).to(model.device)
-            generator = make_generator(recipe.seed, "step", state.step)
+            rows = processes.share(sampler.rows(state.step, batch_size=total)).to(model.device)
+            draws = model.draw_for_training(total, generator=make_generator(recipe.seed, "step", state.step))
+            draws = {name: processes.share(drawn) for name, drawn in draws.items()}
             with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                loss, figures = model.training_loss(images[rows], labels[rows], generator=generator)
+                loss, figures = model.training_loss(images[rows], labels[rows], draws)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            # what differs between processes is averaged, so that all go on, or stop, alike
+            figures = {"loss": loss.detach(), **figures, "signal": torch.tensor(float(caught()))}
+            figures = processes.average(parameters, figures)
+            loss = figures["loss"]
+            number = (caught() or signal.SIGTERM) if figures.pop("signal").item() > 0 else 0
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
                 raise _not_finite(state.step, loss, norm, states)
@@ -159,28 +179,28 @@ def _loop(
             state.ema.update_parameters(model)
             state.step += 1
 
-            for name, value in {"loss": loss.detach(), **figures, "gradient_norm": norm}.items():
+            for name, value in {**figures, "gradient_norm": norm}.items():
                 sums[name] = sums[name] + value if name in sums else value
             counted += 1
-            if state.step % config.log_every == 0 or state.step == config.steps:
+            if log and (state.step % config.log_every == 0 or state.step == config.steps):
                 metrics = {name: float(value) / counted for name, value in sums.items()}
                 elapsed = time.perf_counter() - began
-                rate = {"images_per_second": counted * config.batch_size / elapsed}
+                rate = {"images_per_second": counted * total / elapsed}
                 log.write(state.step, **metrics, learning_rate=config.learning_rate * factor, **rate)
-                shown = {name: metrics[name] for name in ("loss", *figures)}
+                shown = {name: metrics[name] for name in figures}
                 sums, counted, began = {}, 0, time.perf_counter()
             update(**shown)
-            if state.step % config.sample_every == 0:
+            if log and state.step % config.sample_every == 0:
                 metrics |= _look(state, recipe, kept, held_out, log, output)
                 began = time.perf_counter()
-            if state.step % config.save_every == 0 or caught():
-                saved = save_state(states, state, keep=config.keep_states)
-                if number := caught():
+            if state.step % config.save_every == 0 or number:
+                saved = processes.from_main(lambda: save_state(states, state, keep=config.keep_states))
+                if number:
                     message = f"stopped after step {state.step}; state saved in {saved}; go on with --resume"
                     raise Interrupted(message, number)
             if on_step is not None:
                 on_step(state.step)
-        save_state(states, state, keep=config.keep_states)
+        processes.from_main(lambda: save_state(states, state, keep=config.keep_states))
     return metrics
 
 
@@ -220,13 +240,10 @@ def _finish(
     kept: LabeledImages,
     held_out: LabeledImages | None,
     output: Path,
-    metrics: dict[str, float],
-) -> TrainingResult:
+) -> None:
     model = state.averaged.eval()
     model.fit_after_training(kept.images, kept.labels)
     model.recipe = recipe.to_dict()
     model.scores = model.measure(held_out.images, held_out.labels) if held_out is not None else {}
     save_samples(model, output / "samples" / "final.png", seed=recipe.seed)
-    path = output / "model"
-    model.save(path, overwrite=True)
-    return TrainingResult(model=model, path=path, output=output, steps=state.step, scores=model.scores, metrics=metrics)
+    model.save(output / MODEL, overwrite=True)

@@ -1,5 +1,6 @@
 """The folder of a run: what is in it, what makes it fit to be resumed, and what may be replaced."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,8 +10,8 @@ from typing import Any, ClassVar
 import yaml
 from filelock import FileLock, Timeout
 
-from genaug.config import parse_config, read_json
-from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, shorten
+from genaug.config import parse_config, printable, read_json
+from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, ResumeWarning, shorten
 from genaug.storage import check_vacant, clear_own_files, explain_write_errors, write_json, write_text
 from genaug.training.state import list_states, remove_leftovers
 
@@ -18,6 +19,7 @@ RUN = "run.json"
 LOCK = ".lock"
 RECIPE = "recipe.yaml"
 STATES = "states"
+MODEL = "model"
 OWN_FILES = (
     r"run\.json|recipe\.yaml|metrics\.jsonl|tensorboard/events\.out\.tfevents\.[^/]*|samples/(step-\d+|final)\.png"
     r"|states/step-\d+/state\.(json|safetensors)|model/(config\.json|model\.safetensors|README\.md)"
@@ -26,10 +28,11 @@ OWN_FILES = (
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What `run.json` holds: the recipe with every field, and the hash of the data."""
+    """What `run.json` holds: the recipe with every field, the hash of the data, and how many processes trained."""
 
     recipe: dict[str, Any]
     data_sha256: str
+    processes: int = 1
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -88,12 +91,23 @@ def _check_same(folder: Path, facts: RunFacts) -> None:
         raise RecipeError(f"{folder}: the run to resume has another recipe: {difference}")
     if saved.data_sha256 != facts.data_sha256:
         raise DataError(f"{folder}: the run to resume had other data; give the same data, or start a new output")
+    if saved.processes != facts.processes:
+        size = facts.recipe["training"]["batch_size"]
+        before, now = saved.processes * size, facts.processes * size
+        warnings.warn(
+            f"{folder}: began with {saved.processes} processes ({before} images a step) and goes on with "
+            f"{facts.processes} ({now}): the result will be that of neither",
+            ResumeWarning,
+            stacklevel=2,
+        )
+        write_json(path, asdict(facts))
 
 
 def _first_difference(saved: Any, given: Any, path: str = "") -> str:
     if isinstance(saved, dict) and isinstance(given, dict):
         for key in sorted(saved.keys() | given.keys()):
-            found = _first_difference(saved.get(key), given.get(key), f"{path}.{key}" if path else key)
+            name = f"{path}.{printable(key)}" if path else printable(key)
+            found = _first_difference(saved.get(key), given.get(key), name)
             if found:
                 return found
         return ""

@@ -98,7 +98,8 @@ def bench_engine(repeats: int) -> list[Row]:
             optimizer.param_groups[0]["lr"] = rate
             rows = torch.randint(0, 2000, (config.batch_size,), generator=draws)
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-                loss, _ = model.training_loss(images[rows], labels[rows], generator=draws)
+                noise = model.draw_for_training(config.batch_size, generator=draws)
+                loss, _ = model.training_loss(images[rows], labels[rows], noise)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)

@@ -97,7 +97,8 @@ def test_a_loaded_model_trains_and_saves_again(saved: Path, tmp_path: Path) -> N
     model = VAE.from_pretrained(saved)
     images, labels = torch.rand(4, 3, 6, 5, generator=seeded()), torch.tensor([0, 1, 0, 1])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    model.training_loss(images, labels, generator=seeded())[0].backward()
+    draws = model.draw_for_training(len(images), generator=seeded())
+    model.training_loss(images, labels, draws)[0].backward()
     optimizer.step()
     model.save(tmp_path / "again")
     assert_same(VAE.from_pretrained(tmp_path / "again"), model)
@@ -327,4 +328,4 @@ def test_a_family_without_extras() -> None:
     assert model.measure(torch.zeros(0), torch.zeros(0)) == {}
     assert model.fit_after_training(torch.zeros(0), torch.zeros(0)) is None
     with pytest.raises(NotImplementedError):
-        model.training_loss(torch.zeros(0), torch.zeros(0), generator=seeded())
+        model.training_loss(torch.zeros(0), torch.zeros(0), {})

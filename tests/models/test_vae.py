@@ -22,6 +22,10 @@ def make_vae(size: tuple[int, int, int] = (1, 8, 8), names: tuple[str, ...] = NA
     return model.eval()
 
 
+def loss_of(model: VAE, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator):
+    return model.training_loss(images, labels, model.draw_for_training(len(images), generator=generator))
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -99,7 +103,7 @@ def test_bound_is_tight_for_the_exact_posterior_of_a_linear_gaussian_model():
 
 def test_training_loss_is_minus_the_bound_per_pixel(images, labels):
     model = make_vae(beta=0.5, label_dropout=0.0)
-    loss, figures = model.training_loss(images, labels, generator=seeded(3))
+    loss, figures = loss_of(model, images, labels, seeded(3))
     generator = seeded(3)
     torch.rand(6, generator=generator)  # the draw of dropped labels comes first
     likelihood, kl = model.elbo(images, labels, torch.randn(6, 4, generator=generator))
@@ -110,8 +114,8 @@ def test_training_loss_is_minus_the_bound_per_pixel(images, labels):
 
 def test_free_bits_cost_at_least_lambda_in_every_dimension(images, labels):
     free, plain = make_vae(free_bits=50.0, label_dropout=0.0), make_vae(label_dropout=0.0)
-    loss, figures = free.training_loss(images, labels, generator=seeded())
-    _, expected = plain.training_loss(images, labels, generator=seeded())
+    loss, figures = loss_of(free, images, labels, seeded())
+    _, expected = loss_of(plain, images, labels, seeded())
     torch.testing.assert_close(figures["kl"], expected["kl"])  # reported as it is
     torch.testing.assert_close(loss, (figures["reconstruction"] + 4 * 50.0) / 64)
     loss.backward()
@@ -123,18 +127,18 @@ def test_free_bits_cost_at_least_lambda_in_every_dimension(images, labels):
 def test_dropped_labels_reach_the_model_as_the_null_class(images, labels):
     model = make_vae(label_dropout=1.0)
     null = torch.full_like(labels, model.null_label)
-    first, _ = model.training_loss(images, labels, generator=seeded())
-    second, _ = model.training_loss(images, null, generator=seeded())
+    first, _ = loss_of(model, images, labels, seeded())
+    second, _ = loss_of(model, images, null, seeded())
     torch.testing.assert_close(first, second)
     kept = make_vae(label_dropout=0.0)
-    assert kept.training_loss(images, labels, generator=seeded())[0] != first
+    assert loss_of(kept, images, labels, seeded())[0] != first
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_goes_through_all_methods(size):
     model = make_vae(size)
     images, labels = torch.rand(3, *size, generator=seeded()), torch.tensor([0, 1, 2])
-    loss, _ = model.training_loss(images, labels, generator=seeded())
+    loss, _ = loss_of(model, images, labels, seeded())
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     model.fit_after_training(images, labels)

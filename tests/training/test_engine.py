@@ -294,8 +294,8 @@ class Diverging(VAE):
     family = "diverging"
     batches = 0
 
-    def training_loss(self, images: Tensor, labels: Tensor, *, generator: torch.Generator):
-        loss, figures = super().training_loss(images, labels, generator=generator)
+    def training_loss(self, images: Tensor, labels: Tensor, draws):
+        loss, figures = super().training_loss(images, labels, draws)
         self.batches += 1
         return (loss * float("nan") if self.batches > 5 else loss), figures
 

@@ -1,0 +1,135 @@
+"""Image folders: a folder of images for each class, with or without parts such as train and test above them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from genaug.data.parts import PART_NAMES, choose_parts, list_names, refuse_parts, warn_of_empty_classes
+from genaug.data.reading import Listing, decode_image
+from genaug.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # torchvision's and GIF
+
+Identity = tuple[int, int]  # device and inode of a folder
+
+
+def list_folder(folder: Path, *, split: str | None = None) -> Listing:
+    """Return the images of a folder of class folders, in the order of torchvision's `ImageFolder`.
+
+    With parts (train, val, test) below, the classes are those of all parts together. Images in deeper folders belong
+    to the class; hidden files and folders are left out; links to folders are followed.
+
+    Raises:
+        DataError: no class folders, an empty one (without parts), a part that is missing, a link that leads back to a
+            folder above it, or a folder that cannot be listed.
+    """
+    try:
+        parts = _find_parts(folder)
+        if parts:
+            return _list_parts(folder, parts, split)
+        refuse_parts(split, str(folder))
+        names = _list_classes(folder)
+        samples = _list_samples(folder, names)
+    except OSError as problem:
+        raise DataError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
+    filled = {label for _, label in samples}
+    empty = [name for label, name in enumerate(names) if label not in filled]
+    if empty:
+        raise DataError(
+            f"{folder / empty[0]}: a class folder must hold at least one image ({', '.join(SUFFIXES)}), "
+            "got none; add images or remove the folder"
+        )
+    return _make_listing(samples, names)
+
+
+def _make_listing(samples: Sequence[tuple[str, int]], names: Sequence[str]) -> Listing:
+    return Listing(
+        labels=torch.tensor([label for _, label in samples]),
+        class_names=tuple(names),
+        name=lambda index: samples[index][0],
+        read=lambda index: decode_image(samples[index][0], samples[index][0]),
+    )
+
+
+def _list_parts(folder: Path, parts: Sequence[str], split: str | None) -> Listing:
+    chosen = choose_parts(parts, split, str(folder))
+    names = sorted({name for part in parts for name in _subfolders(folder / part)})
+    samples: list[tuple[str, int]] = []
+    for part in chosen:
+        _list_classes(folder / part)  # raises where there are none
+        samples += _list_samples(folder / part, names)
+    if not samples:
+        raise DataError(f"{folder / chosen[0]}: must hold images in its class folders, got none")
+    listing = _make_listing(samples, names)
+    warn_of_empty_classes(listing.labels, names, str(folder / chosen[0]) if len(chosen) == 1 else str(folder))
+    return listing
+
+
+def _find_parts(folder: Path) -> list[str]:
+    """Return the folders that are parts: all are named so, and one holds folders; else there are none."""
+    names = _subfolders(folder)
+    parts = [name for name in names if name.lower() in PART_NAMES]
+    nested = [name for name in parts if _subfolders(folder / name)]
+    if not nested:
+        return []
+    others = [name for name in names if name not in parts]
+    if len(nested) == 1 and others:  # a class that happens to be called "test"
+        return []
+    if others:
+        raise DataError(
+            f"{folder}: must hold parts or classes, got the parts {list_names(parts)} beside {list_names(others)}; "
+            f"pass one of them, such as {folder / nested[-1]}, or move the others away"
+        )
+    return parts
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Tell whether an entry is a folder or a link to one; `entry.is_dir()` alone fails at a link to itself."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
+def _list_classes(folder: Path) -> list[str]:
+    names = _subfolders(folder)
+    if not names:
+        with os.scandir(folder) as entries:
+            files = sorted(entry.name for entry in entries)
+        raise DataError(
+            f"{folder}: must hold one folder of images for each class, got no folder in it "
+            f"(it holds {list_names(files, 5)})"
+        )
+    return names
+
+
+def _list_samples(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return (path, label) of each image in the folders called `names`, as far as there are any."""
+    samples = []
+    for label, name in enumerate(names):
+        root = os.path.join(folder, name)
+        if os.path.isdir(root):
+            found: list[tuple[str, str]] = []
+            _walk(root, (), found)
+            samples += [(os.path.join(place, file), label) for place, file in sorted(found)]
+    return samples
+
+
+def _walk(root: str, above: tuple[Identity, ...], found: list[tuple[str, str]]) -> None:
+    """Add (folder, file) of each image in `root` and below; `above` are the folders on the way to it."""
+    status = os.stat(root)
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        raise DataError(f"{root}: is a link that leads back to a folder above it; remove the link")
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                _walk(entry.path, (*above, identity), found)
+            elif entry.name.lower().endswith(SUFFIXES):
+                found.append((root, entry.name))

@@ -1,0 +1,117 @@
+"""Labels of any kind (names, numbers, floats that are whole) as class indices with names."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genaug.errors import DataError, shorten
+from genaug.spec import MAX_CLASSES
+
+FIX = "give it a class or remove the row"
+
+
+def encode_labels(
+    parts: Mapping[str, Sequence[Any]],
+    chosen: Sequence[str],
+    where: Callable[[str, int], str],
+    *,
+    names: Sequence[str] | None = None,
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the labels of the chosen parts as int64 (N,), and the class names, which are those of all parts.
+
+    Text becomes sorted class names. Whole numbers (floats too: 3.0 is 3) are class indices, named "0", "1", ... where
+    no `names` are given. True and False become the classes "False" and "True".
+
+    Args:
+        parts: the labels of each part, by its name.
+        chosen: the parts to return, one after another.
+        where: words for a row of a part in messages, such as "row 3 of a.parquet".
+        names: class names, if the source has them.
+
+    Raises:
+        DataError: of a chosen part: labels that are missing (null, NaN, empty), negative, not whole, beyond the names,
+            or text in one row and numbers in another; the message names the row.
+
+    >>> labels, names = encode_labels({"train": ["dog", "cat"], "test": ["ant"]}, ["train"], lambda part, row: f"{row}")
+    >>> labels.tolist(), names
+    ([2, 1], ('ant', 'cat', 'dog'))
+    """
+    values: dict[str, list[Any]] = {}
+    for part, column in parts.items():
+        rows = enumerate(column)
+        if part in chosen:
+            values[part] = [_check(label, where(part, row)) for row, label in rows]
+        else:  # its faults are those of another day, but its classes count
+            values[part] = [label for _, label in rows if _problem(label) is None]
+    _check_one_kind(values, chosen, where)
+    flat = [label for part in chosen for label in values[part]]
+    if not flat:
+        raise DataError("data must hold at least one labeled image, got none")
+    kind = _kind(flat[0])
+    known = [label for column in values.values() for label in column if _kind(label) == kind]
+    if kind == "text":
+        classes = tuple(sorted(set(known)))
+        index = {name: number for number, name in enumerate(classes)}
+        return torch.tensor([index[label] for label in flat]), classes
+    if names is None:
+        names = ("False", "True") if kind == "bool" else tuple(str(number) for number in range(int(max(known)) + 1))
+    _check_range(values, chosen, where, names)
+    return torch.tensor([int(label) for label in flat]), tuple(names)
+
+
+def _check(label: Any, row: str) -> Any:
+    problem = _problem(label)
+    if problem is not None:
+        raise DataError(f"{row}: {problem}, got {shorten(label)}; {FIX}")
+    return label
+
+
+def _problem(label: Any) -> str | None:
+    """Return what is wrong with one label, or None."""
+    if label is None or label == "" or (isinstance(label, float) and math.isnan(label)):
+        return "the label is missing"
+    if isinstance(label, str):
+        return None
+    if not isinstance(label, (int, float)):
+        return "the label must be a name or a class index"
+    if label < 0:
+        return "the label must not be negative (-1 often stands for 'no class')"
+    if isinstance(label, float) and not label.is_integer():
+        return "the label must be a class: a name or a whole number"
+    return "the label must be below 100,000, the most classes there can be" if label >= MAX_CLASSES else None
+
+
+def _kind(label: Any) -> str:
+    return "text" if isinstance(label, str) else "bool" if isinstance(label, bool) else "number"
+
+
+def _check_one_kind(
+    values: Mapping[str, Sequence[Any]], chosen: Sequence[str], where: Callable[[str, int], str]
+) -> None:
+    first: tuple[str, str, Any] | None = None
+    for part in chosen:
+        for row, label in enumerate(values[part]):
+            first = first or (_kind(label), where(part, row), label)
+            if _kind(label) != first[0]:
+                raise DataError(
+                    f"{where(part, row)}: labels must be all names or all numbers, got {shorten(label)} here and "
+                    f"{shorten(first[2])} in {first[1]}; write all of them one way, such as class_0, class_1"
+                )
+
+
+def _check_range(
+    values: Mapping[str, Sequence[Any]],
+    chosen: Sequence[str],
+    where: Callable[[str, int], str],
+    names: Sequence[str],
+) -> None:
+    for part in chosen:
+        for row, label in enumerate(values[part]):
+            if label >= len(names):
+                raise DataError(
+                    f"{where(part, row)}: the label must be below {len(names)}, the number of class names, got "
+                    f"{shorten(label)}; {FIX}"
+                )

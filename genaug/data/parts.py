@@ -1,0 +1,87 @@
+"""Parts of a data set, such as train and test: which are meant, and what is said when one is missing."""
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from genaug.errors import DataError, shorten
+
+SAME = (
+    ("train", "training"),
+    ("val", "valid", "validation", "dev"),
+    ("test", "testing", "eval", "evaluation"),
+)
+PART_NAMES = frozenset(name for names in SAME for name in names)
+NO_PARTS = (None, "train", "all")
+
+
+def choose_parts(names: Sequence[str], split: str | None, where: str) -> list[str]:
+    """Return the names of the parts to load: that of `split`, "train" for None, or each for "all".
+
+    "val", "valid", "validation" and "dev" stand for each other, as do "test", "testing" and "eval", where the exact
+    name is not there.
+
+    Raises:
+        DataError: a part that is not there; the message says which are.
+
+    >>> choose_parts(["train", "validation"], "val", "photos")
+    ['validation']
+    """
+    if split == "all":
+        return list(names)
+    wanted = "train" if split is None else split
+    if wanted in names:
+        return [wanted]
+    group = next((group for group in SAME if wanted.lower() in group), (wanted.lower(),))
+    alike = [name for name in names if name.lower() in group]
+    if len(alike) == 1:
+        return alike
+    raise DataError(
+        f"{where}: has no part {shorten(wanted)}; its parts are {list_names(names)}; "
+        "choose one with --split NAME (split=), or 'all'"
+    )
+
+
+def refuse_parts(split: str | None, where: str) -> None:
+    """Raise a `DataError` where a part is asked for of data that have none; "train" and "all" mean all of it."""
+    if split not in NO_PARTS:
+        raise DataError(
+            f"{where}: has no parts, so split {shorten(split)} cannot be chosen; leave --split out to take all of it, "
+            "and pass the images of another part as data of their own"
+        )
+
+
+def find_part(name: str) -> str | None:
+    """Return the part that the name of a file or folder tells, in lower case.
+
+    >>> find_part("train-00000-of-00002"), find_part("latest")
+    ('train', None)
+    """
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((word for word in words if word in PART_NAMES), None)
+
+
+def warn_of_empty_classes(labels: Tensor, class_names: Sequence[str], where: str) -> None:
+    """Warn of classes that other parts have and this one lacks."""
+    counts = labels.bincount(minlength=len(class_names)).tolist()
+    empty = [name for name, count in zip(class_names, counts, strict=True) if count == 0]
+    if empty:
+        warnings.warn(
+            f"{where}: holds no images of {len(empty)} of the {len(class_names)} classes that all parts have together: "
+            f"{list_names(empty)}",
+            stacklevel=2,
+        )
+
+
+def list_names(names: Iterable[object], limit: int = 10) -> str:
+    """Return names for a message, the first ones only where there are many.
+
+    >>> list_names(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    shown = [shorten(str(name), 60)[1:-1] for name in names]
+    if not shown:
+        return "none"
+    return ", ".join(shown[:limit]) + (f" and {len(shown) - limit} more" if len(shown) > limit else "")

@@ -1,0 +1,272 @@
+"""Tables of images and labels, as Hugging Face `datasets` reads them: parquet files, saved tables, and the hub."""
+
+import glob
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from PIL import Image
+
+from genaug.data.labels import encode_labels
+from genaug.data.mapstyle import pick_column
+from genaug.data.parts import choose_parts, find_part, list_names, refuse_parts, warn_of_empty_classes
+from genaug.data.reading import Listing, UnreadableImage, decode_image
+from genaug.errors import DataError, shorten
+
+SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
+
+Columns = tuple[str | None, str | None]  # of images, of labels; None where it is to be found
+
+
+def list_tables(
+    tables: Mapping[str, Any],
+    where: str,
+    *,
+    split: str | None = None,
+    columns: Columns = (None, None),
+    base: Path | None = None,
+) -> Listing:
+    """Return the images of tables (parts) by name; class names are those of a `ClassLabel`, or of all parts' labels.
+
+    Args:
+        tables: Hugging Face data sets by part; with a single one called "" there are no parts.
+        where: words for the tables in messages.
+        split: the part, as `choose_parts` takes it.
+        columns: that of images (of the content of their files, or of paths), and that of classes; None finds it.
+        base: the folder that paths in the image column are relative to.
+
+    Raises:
+        DataError: a part or column that is missing; labels as `encode_labels` refuses them.
+    """
+    if list(tables) == [""]:
+        refuse_parts(split, where)
+        chosen = [""]
+    else:
+        chosen = choose_parts(list(tables), split, where)
+    first = tables[chosen[0]]
+    image = _pick(first, "Image", columns[0], where)
+    label = _pick(first, "ClassLabel", columns[1], where)
+
+    def row_name(part: str, row: int) -> str:
+        return f"row {row} of {where}" + (f", part {part}" if part else "")
+
+    given = {part: list(table.with_format(None)[label]) for part, table in tables.items() if label in table.features}
+    labels, names = encode_labels(given, chosen, row_name, names=getattr(first.features[label], "names", None))
+    pictures = {part: _undecoded(tables[part], image, where) for part in chosen}
+    rows = [(part, row) for part in chosen for row in range(len(pictures[part]))]
+    if len(tables) > 1:
+        warn_of_empty_classes(labels, names, where + (f", part {chosen[0]}" if len(chosen) == 1 else ""))
+    return Listing(
+        labels=labels,
+        class_names=names,
+        name=lambda index: row_name(*rows[index]),
+        read=lambda index: _decode(pictures[rows[index][0]][rows[index][1]][image], row_name(*rows[index]), base),
+    )
+
+
+def _pick(table: Any, kind: str, given: str | None, where: str) -> str:
+    try:
+        return pick_column(table.column_names, table.features, kind, given)
+    except DataError as problem:
+        raise DataError(f"{where}: {problem}") from None
+
+
+def _undecoded(table: Any, column: str, where: str) -> Any:
+    """Return the column of images alone, as {"bytes", "path"}; content and paths are taken as images are."""
+    import datasets
+
+    try:
+        table = table.with_format(None).select_columns([column])
+        return table.cast_column(column, datasets.Image(decode=False))
+    except Exception as problem:  # pyarrow's errors, TypeError, ValueError
+        raise DataError(
+            f"{where}: the column {shorten(column)} must hold images, got {shorten(table.features[column])}; "
+            "choose another with --image-column NAME (image_column=)"
+        ) from problem
+
+
+def _decode(cell: Any, name: str, base: Path | None) -> Image.Image:
+    content, path = (cell.get("bytes"), cell.get("path")) if cell else (None, None)
+    if content is not None:
+        return decode_image(content, name)
+    if path is None:
+        raise UnreadableImage(name, "the image is missing (null)")
+    return decode_image(path if base is None else base / path, f"{name} ({path})")
+
+
+def find_parquet(path: Path, *, is_folder: bool, exists: bool) -> dict[str, list[str]]:
+    """Return the parquet files by part (from their names, "" without parts) that a file, folder or pattern means.
+
+    Raises:
+        DataError: a pattern that no parquet file fits; files of which only some tell their part.
+    """
+    if exists and not is_folder:
+        return {"": [str(path)]} if path.suffix.lower() == ".parquet" else {}
+    if is_folder:
+        folders = [path, *(path / entry for entry in _part_folders(path))]
+        files = [file for folder in folders for file in folder.glob("*.parquet") if not file.name.startswith(".")]
+        files = [file for file in files if file.is_file()]
+        base = path
+    elif glob.has_magic(str(path)):
+        files = [Path(file) for file in glob.glob(str(path), recursive=True) if file.lower().endswith(".parquet")]
+        if not files:
+            raise DataError(f"{path}: no parquet file fits this pattern; {_what_is_near(path)}")
+        base = Path(os.path.commonpath([file.parent for file in files]))
+    else:
+        return {}
+    return _group(sorted(files), base)
+
+
+def _part_folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if e.is_dir() and (e.name == "data" or find_part(e.name))]
+    except OSError as problem:
+        raise DataError(f"{folder}: cannot be read ({problem.strerror})") from None
+
+
+def _what_is_near(pattern: Path) -> str:
+    folder = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+    if not folder.is_dir():
+        return f"nor is there a folder {folder}"
+    return f"{folder} holds {list_names(sorted(os.listdir(folder)))}"
+
+
+def _group(files: list[Path], base: Path) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        relative = file.relative_to(base)
+        words = [relative.stem, *reversed(relative.parts[:-1])]
+        groups.setdefault(next(filter(None, map(find_part, words)), ""), []).append(str(file))
+    if "" in groups and len(groups) > 1:
+        parts = list_names(part for part in groups if part)
+        raise DataError(
+            f"{groups[''][0]}: its name tells no part, while other files there tell {parts}; "
+            "name it after a part, or pass files with a pattern such as 'data/train-*.parquet'"
+        )
+    return groups
+
+
+def list_parquet(files: Mapping[str, list[str]], where: str, *, split: str | None, columns: Columns) -> Listing:
+    """Return the images of parquet files by part, as `find_parquet` gives them.
+
+    Raises:
+        DataError: a file that is no parquet, files of different columns, or what `list_tables` refuses.
+    """
+    import datasets
+    from pyarrow.parquet import read_metadata
+
+    if list(files) == [""]:
+        refuse_parts(split, where)
+    keys = {part: part or "all_rows" for part in files}
+    with _quiet(), _explain(where, "repair or write it again"):
+        for file in [name for names in files.values() for name in names]:
+            if os.path.getsize(file) == 0:
+                raise DataError(f"{file}: must be a parquet file, got an empty one; write it again")
+            if read_metadata(file).num_rows == 0:
+                raise DataError(f"{file}: must hold rows, got none; remove the file")
+        # Escaped, since `datasets` reads [ and * in names as patterns.
+        paths = {part: [glob.escape(os.path.abspath(name)) for name in names] for part, names in files.items()}
+        data_files = {keys[part]: names for part, names in paths.items()}
+        tables = datasets.load_dataset("parquet", data_files=data_files)
+    base = Path(os.path.abspath(next(iter(files.values()))[0])).parent
+    return list_tables(
+        {part: tables[key] for part, key in keys.items()}, where, split=split, base=base, columns=columns
+    )
+
+
+def is_saved_table(folder: Path) -> bool:
+    """Tell whether a folder was written by `save_to_disk` of Hugging Face `datasets`."""
+    return any((folder / name).is_file() for name in SAVED)
+
+
+def list_saved(folder: Path, *, split: str | None, columns: Columns) -> Listing:
+    """Return the images of a folder that `save_to_disk` of Hugging Face `datasets` wrote.
+
+    Raises:
+        DataError: a damaged folder, or what `list_tables` refuses.
+    """
+    import datasets
+
+    with _quiet(), _explain(str(folder), "save it again"):
+        saved = datasets.load_from_disk(str(folder))
+    return list_tables(saved if isinstance(saved, Mapping) else {"": saved}, str(folder), split=split, columns=columns)
+
+
+def list_hub(name: str, *, split: str | None, columns: Columns) -> Listing:
+    """Return the images of "owner/name" on the Hugging Face hub, from the cache where there is no network.
+
+    Raises:
+        DataError: a name that is neither on the hub nor in the cache, or what `list_tables` refuses.
+    """
+    import datasets
+
+    fix = f"check the name and the connection; no folder {name} exists here either"
+    with _offline_without_network(), _explain(f"hub data set {name}", fix):
+        tables = datasets.load_dataset(name)
+    return list_tables(tables, f"hub data set {name}", split=split, columns=columns)
+
+
+@contextmanager
+def _explain(where: str, fix: str) -> Iterator[None]:
+    """Turn any error of `datasets` into one `DataError` line with its innermost reason."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as problem:
+        cause: BaseException = problem
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise DataError(f"{where}: cannot be read ({shorten(str(cause), 300)}); {fix}") from problem
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and log lines of `datasets` off the terminal; what goes wrong is told by the error."""
+    import datasets
+
+    bars, logger = not datasets.are_progress_bars_disabled(), logging.getLogger("datasets")
+    level = logger.level
+    datasets.disable_progress_bars()
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
+def _offline_without_network() -> Iterator[None]:
+    """Let the hub's library look into its cache only where the hub's name is not known: else it retries for 30 s."""
+    import datasets
+    from huggingface_hub import constants
+
+    switches = [(constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE")]
+    before = [getattr(module, name) for module, name in switches]
+    offline = all(before) or not _hub_is_known(constants.ENDPOINT)
+    try:
+        for module, name in switches:
+            setattr(module, name, offline)
+        yield
+    finally:
+        for (module, name), value in zip(switches, before, strict=True):
+            setattr(module, name, value)
+
+
+def _hub_is_known(endpoint: str) -> bool:
+    if getproxies():  # then the proxy looks names up
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(endpoint).hostname, None)
+    except OSError:
+        return False
+    return True

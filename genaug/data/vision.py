@@ -1,0 +1,156 @@
+"""Data sets of torchvision by name."""
+
+import difflib
+import gzip
+import inspect
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genaug.data.parts import choose_parts, list_names, refuse_parts
+from genaug.errors import DataError, shorten
+from genaug.storage import expand
+
+
+def is_vision_name(name: str) -> bool:
+    """Tell whether torchvision has a data set of this name; other kinds of names do not import torchvision."""
+    return name.isidentifier() and name[0].isupper() and name in _names()
+
+
+def suggest_vision(name: str) -> str:
+    """Return the end of a message: torchvision's data sets whose names are close to `name`, or nothing."""
+    if not name.isidentifier():
+        return ""
+    names = {known.lower(): known for known in _names()}
+    close = difflib.get_close_matches(name.lower().replace("_", ""), names, n=3)
+    return f"; torchvision has {list_names(names[known] for known in close)}" if close else ""
+
+
+def _names() -> list[str]:
+    from torchvision import datasets
+
+    classes = {name: getattr(datasets, name) for name in datasets.__all__ if name[0].isupper()}
+    general = (datasets.ImageFolder, datasets.DatasetFolder, datasets.VisionDataset)
+    return [name for name, kind in classes.items() if kind not in general and issubclass(kind, datasets.VisionDataset)]
+
+
+def open_vision(name: str, *, split: str | None, root: "str | os.PathLike[str] | None", download: bool = False) -> Any:
+    """Return torchvision's data set `name` in `root`; "train" and "test" are its parts where it has `train=`.
+
+    The files of MNIST and its kin may be packed (.gz) and lie in `root` itself, as Debian's package
+    dataset-fashion-mnist has them: they are unpacked beside, and `root` is left as it is.
+
+    Raises:
+        DataError: no root, or no files of the data set in it; an unknown part; a failed download.
+    """
+    from torch.utils.data import ConcatDataset
+    from torchvision import datasets
+
+    kind = getattr(datasets, name)
+    fields = inspect.signature(kind.__init__).parameters
+    required = [
+        field.name
+        for field in list(fields.values())[1:]
+        if field.default is field.empty and field.kind is field.POSITIONAL_OR_KEYWORD and field.name != "root"
+    ]
+    if required:
+        raise DataError(
+            f"{name}: needs the argument {required[0]}, which has no option here; "
+            f"make it in Python and pass it as data: load_data(torchvision.datasets.{name}(...))"
+        )
+    arguments: dict[str, Any] = {}
+    if "root" in fields:
+        arguments["root"] = _check_root(name, root, download=download)
+    if download:
+        if "download" not in fields and not any(field.kind is field.VAR_KEYWORD for field in fields.values()):
+            raise DataError(f"{name}: cannot be downloaded by torchvision; leave --download out and get it by hand")
+        arguments["download"] = True
+    parts: list[dict[str, Any]]
+    if "train" in fields:
+        parts = [{"train": part == "train"} for part in choose_parts(["train", "test"], split, name)]
+    elif "split" in fields:
+        parts = [{} if split in (None, "train") and _is_train(fields["split"].default) else {"split": split or "train"}]
+    else:
+        refuse_parts(split, name)
+        parts = [{}]
+    with _unpacked(kind, arguments.get("root")) as place:
+        opened = [_open(kind, name, {**arguments, **place, **part}, download=download) for part in parts]
+    return opened[0] if len(opened) == 1 else ConcatDataset(opened)
+
+
+def _is_train(default: Any) -> bool:
+    return default in ("train", "train-standard")
+
+
+def _check_root(name: str, root: "str | os.PathLike[str] | None", *, download: bool) -> str:
+    if root is None:
+        raise DataError(
+            f"{name}: needs the folder that it is in: pass --root DIR (root=), and --download (download=True) to fetch "
+            "it into there"
+        )
+    folder = expand(root, error=DataError)
+    if not folder.is_dir() and not download:
+        got = "a file" if folder.exists() else "nothing"
+        raise DataError(
+            f"{name}: root must be the folder that it is in, got {folder}, where there is {got}; correct --root, or "
+            "fetch it into there with --download (download=True)"
+        )
+    return str(folder)
+
+
+def _open(kind: Any, name: str, arguments: dict[str, Any], *, download: bool) -> Any:
+    try:
+        return kind(**arguments)
+    except Exception as problem:  # RuntimeError, OSError, ValueError, ImportError, errors of archives and pickles
+        reason = shorten(str(problem), 300)
+        root = arguments.get("root")
+        there = _say_what_there_is(root) if root else ""
+        fix = "check the connection" if download else "fetch it with --download (download=True), or correct --root"
+        if "split" in str(problem) and isinstance(problem, ValueError):
+            fix = "choose another --split"
+        raise DataError(f"{name}: cannot be opened ({reason}){there}; {fix}") from problem
+
+
+def _say_what_there_is(root: str) -> str:
+    try:
+        return f"; {root} holds {list_names(sorted(os.listdir(root)))}"
+    except OSError:
+        return ""
+
+
+@contextmanager
+def _unpacked(kind: Any, root: str | None) -> Iterator[dict[str, Any]]:
+    """Yield {"root": folder} with MNIST's files unpacked, where `root` has them in another form; else nothing."""
+    from torchvision.datasets import MNIST
+
+    packed = [Path(url).name for url, _ in getattr(kind, "resources", ())] if issubclass(kind, MNIST) else []
+    ready = Path(root or "") / kind.__name__ / "raw"
+    if not packed or root is None or all((ready / file.removesuffix(".gz")).is_file() for file in packed):
+        yield {}
+        return
+    for folder in (ready, Path(root) / kind.__name__, Path(root)):
+        files = [next((f for f in (folder / p.removesuffix(".gz"), folder / p) if f.is_file()), None) for p in packed]
+        if None not in files:
+            break
+    else:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="genaug-") as temporary:
+        raw = Path(temporary) / kind.__name__ / "raw"
+        raw.mkdir(parents=True)
+        for file in filter(None, files):
+            _unpack(file, raw / file.name.removesuffix(".gz"))
+        yield {"root": temporary}
+
+
+def _unpack(file: Path, target: Path) -> None:
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+    except (OSError, EOFError, zlib.error) as problem:
+        raise DataError(f"{file}: cannot be unpacked ({problem}); fetch the file again") from problem

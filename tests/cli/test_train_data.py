@@ -1,0 +1,113 @@
+"""The data options of `genaug train`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+from genaug.cli import app
+
+RECIPE = """\
+family: vae
+model: {width: 8, hidden: 16, latent_dim: 4}
+training: {steps: 2, batch_size: 8, learning_rate: 1e-3, log_every: 1, sample_every: 2, save_every: 2}
+"""
+LEVELS = np.round(load_digits().images * 255 / 16).astype(np.uint8)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    for part in ("train", "test"):
+        for number in range(24):
+            folder = tmp_path / "my photos" / part / ("cat", "dog")[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.merge("RGB", [Image.fromarray(LEVELS[number])] * 3).save(folder / f"{number}.png")
+    lines = [f"my photos/train/{('cat', 'dog')[n % 2]}/{n}.png,{n % 2},x" for n in range(24)]
+    (tmp_path / "list.csv").write_text("\n".join(["file,kind,note", *lines]))
+    return tmp_path
+
+
+def train(*arguments: Any) -> Any:
+    words = ["train", "tiny.yaml", "--output", "run", "--device", "cpu", "--quiet", *map(str, arguments)]
+    return CliRunner().invoke(app, words)
+
+
+def spec(here: Path) -> dict[str, Any]:
+    config = json.loads((here / "run" / "model" / "config.json").read_text())
+    found: dict[str, Any] = config["spec"]
+    return found
+
+
+def test_a_folder_of_parts_with_options(here: Path) -> None:
+    (here / "my photos" / "train" / "cat" / "broken.png").write_bytes(b"")
+    result = train("--data", "my photos", "--skip-bad", "--grayscale", "--resize", "16x12", "--limit-per-class", 13)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("warning: skipped 1 of 25 images, which cannot be read:\n")
+    assert "broken.png (the file is empty)" in result.stderr
+    assert (spec(here)["channels"], spec(here)["height"], spec(here)["width"]) == (1, 16, 12)
+    assert list(spec(here)["class_names"]) == ["cat", "dog"]
+
+
+def test_a_list(here: Path) -> None:
+    result = train("--data", "list.csv", "--image-column", "file", "--label-column", "kind", "--longtail", 2)
+    assert result.exit_code == 0, result.output
+    assert list(spec(here)["class_names"]) == ["0", "1"]
+    assert spec(here)["channels"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["my photos", "--split", "val"], "has no part 'val'; its parts are test, train"),
+        (["list.csv"], "which column holds the class is not clear"),
+        (["list.csv", "--label-column", "none"], "which are file, kind, note"),
+        (["FashionMNIST"], "pass --root DIR"),
+        (["FashionMNIST", "--root", "."], "holds list.csv, my photos, tiny.yaml"),
+        (["owner/name"], "hub data set owner/name: cannot be read"),
+        (["my photos", "--limit-per-class", "0"], "limit_per_class must be an integer of at least 1"),
+        (["my photos", "--longtail", "0"], "longtail"),
+        (["my photos", "--download"], "root and download are for data sets of torchvision"),
+    ],
+)
+def test_errors_are_one_line(here: Path, arguments: list[str], words: str) -> None:
+    result = train("--data", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+    assert not (here / "run").exists()
+
+
+def test_dry_run_checks_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["train", "demo-vae", "--data", "digits", "--dry-run", "--output", "run"])
+    assert result.exit_code == 0, result.output
+    assert "1198 images 1x8x8" in result.stderr
+    assert "0 exact duplicates" in result.stderr
+    assert "estimated time:" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_check_finds_is_said_before_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("a/1", 10), ("a/2", 60), ("b/1", 10)):
+        path = Path(f"photos/{name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.new("L", (8, 8), value)
+        image.putpixel((0, 0), 255)
+        image.save(path)
+    words = ["train", "demo-vae", "--data", "photos", "--set", "training.steps=1", "--quiet"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("warning:")]
+    assert len(lines) == 3
+    assert "one image only of ['b']" in lines[0]
+    assert "2 images with the same pixels stand under several classes, such as ['a', 'b']" in lines[1]
+    assert "1 images repeat another one" in lines[2]

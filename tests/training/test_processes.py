@@ -1,0 +1,109 @@
+"""Two processes train as one with twice the batch; started as users start them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import genaug
+from genaug.data import load_data
+from genaug.errors import ResumeWarning
+from genaug.training import train
+from genaug.training.processes import Processes
+
+SCRIPT = """
+import sys
+import torch
+from genaug.data import load_data
+from genaug.errors import GenaugError
+from genaug.training import train
+
+torch.set_num_threads(1)
+recipe, folder = eval(sys.argv[1]), sys.argv[2]
+
+class Stop(Exception):
+    pass
+
+def stop(step):
+    if step == 7:
+        raise Stop
+
+result = train(recipe, data=load_data("digits"), output=f"{folder}/two", device="cpu", progress=False)
+assert result.steps == 12 and result.model.recipe["seed"] == 3
+try:
+    train(recipe, data=load_data("digits"), output=f"{folder}/cut", device="cpu", progress=False, on_step=stop)
+except Stop:
+    pass
+try:
+    train(recipe, data=load_data("digits"), output=f"{folder}/two", device="cpu", progress=False)
+except GenaugError as problem:  # found by the main process, raised in both
+    assert "exists already" in str(problem), problem
+else:
+    raise AssertionError("not refused")
+"""
+
+
+def recipe(batch_size: int) -> dict:
+    training = {"steps": 12, "batch_size": batch_size, "precision": "float32", "save_every": 5, "log_every": 2}
+    return {
+        "family": "vae",
+        "seed": 3,
+        "model": {"width": 8, "hidden": 16, "latent_dim": 4},
+        "training": {**training, "sample_every": 6},
+    }
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "script.py").write_text(SCRIPT)
+    # --multi_gpu is what makes it start several; without GPUs they meet over gloo
+    options = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    options += ["--main_process_port=0"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, str(folder / "script.py")]
+    run = subprocess.run(
+        [*launch, repr(recipe(16)), str(folder)], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    return folder
+
+
+def test_weights_are_those_of_one_process_with_twice_the_batch(launched, tmp_path):
+    alone = train(recipe(32), data=load_data("digits"), output=tmp_path / "one", device="cpu", progress=False)
+    one, two = (load_file(path / "model.safetensors") for path in (alone.path, launched / "two/model"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4)  # sums in another order
+
+
+def test_one_log_one_checkpoint_one_set_of_pictures(launched):
+    output = launched / "two"
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == [f'{{"step": {step}' for step in (2, 4, 6, 8, 10, 12)]
+    assert sorted(path.name for path in (output / "samples").iterdir()) == [
+        "final.png",
+        "step-000006.png",
+        "step-000012.png",
+    ]
+    assert len(list((output / "tensorboard").iterdir())) == 1
+    assert sorted(path.name for path in (output / "states").iterdir()) == ["step-10", "step-12"]
+    assert genaug.load(output / "model").recipe["training"]["batch_size"] == 16
+
+
+def test_resumed_on_another_number_it_says_what_changes(launched):
+    message = r"began with 2 processes \(32 images a step\) and goes on with 1 \(16\)"
+    options = {"data": load_data("digits"), "output": launched / "cut", "device": "cpu", "progress": False}
+    with pytest.warns(ResumeWarning, match=message):
+        assert train(recipe(16), resume=True, **options).steps == 12
+
+
+def test_alone_without_a_launcher():
+    alone = Processes("cpu")
+    assert (alone.count, alone.rank, alone.is_main) == (1, 0, True)
+    rows = torch.arange(6)
+    assert torch.equal(alone.share(rows), rows)
+    figures = {"loss": torch.tensor(2.0)}
+    assert alone.average([], figures) is figures
+    assert alone.from_main(lambda: 5) == 5
