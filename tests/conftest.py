@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FIGURES] = []
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if config.getoption("--nightly") and config.stash[FIGURES]:
         terminalreporter.section("figures")
         for line in config.stash[FIGURES]:

@@ -49,8 +49,8 @@ def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | Non
     """
     if not len(data):
         raise DataError("data must hold at least one image, got none")
-    places = _by_content(data)
-    classes = {key: {data.targets[row] for row in rows} for key, rows in places.items()}
+    places, targets = _by_content(data), data.targets
+    classes = {key: {targets[row] for row in rows} for key, rows in places.items()}
     conflicting = [key for key, found in classes.items() if len(found) > 1]
     flat = data.images.flatten(1)
     constant = int((flat.amin(1) == flat.amax(1)).sum())
@@ -71,7 +71,7 @@ def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | Non
 
 def _by_content(data: LabeledImages) -> dict[bytes, list[int]]:
     places: dict[bytes, list[int]] = defaultdict(list)
-    for row, image in enumerate(data.images):
+    for row, image in enumerate(data.images.cpu()):
         places[hashlib.sha256(image.numpy().tobytes()).digest()].append(row)
     return places
 

@@ -97,6 +97,7 @@ def train(
     processes = Processes(device)
     state = _build(recipe, images, processes.device)
     facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint(), processes=processes.count)
+    processes.check_same(facts)
     with contextlib.ExitStack() as stack:
         folder = own_folder(output, facts, resume=resume, overwrite=overwrite)
         start = processes.from_main(lambda: stack.enter_context(folder))

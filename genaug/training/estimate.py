@@ -1,5 +1,6 @@
 """How long a training will take, from a few steps of it."""
 
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -10,7 +11,9 @@ from statistics import median
 import torch
 
 from genaug.data import LabeledImages
+from genaug.errors import GenaugError
 from genaug.training.engine import train
+from genaug.training.interrupts import Interrupted
 from genaug.training.recipe import Recipe
 
 STEPS = 8
@@ -22,6 +25,9 @@ def estimate_seconds(recipe: Recipe, images: LabeledImages, *, device: str | tor
 
     Pictures, measuring and saving are not counted.
 
+    Raises:
+        GenaugError: started in several processes, or by what `train` raises.
+
     >>> from genaug.data import load_data
     >>> from genaug.training import load_recipe
     >>> estimate_seconds(load_recipe("demo-vae", overrides=["model.width=8"]), load_data("digits")) > 0
@@ -29,14 +35,19 @@ def estimate_seconds(recipe: Recipe, images: LabeledImages, *, device: str | tor
     """
     few = replace(recipe.training, steps=STEPS, sample_every=10**9, save_every=10**9, log_every=1)
     times: list[float] = []
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        raise GenaugError("the time is estimated in one process; start the dry run without a launcher")
     with tempfile.TemporaryDirectory() as folder:
-        train(
-            replace(recipe, training=few),
-            data=images,
-            output=Path(folder) / "run",
-            device=device,
-            progress=False,
-            on_step=lambda step: times.append(time.perf_counter()),
-        )
+        try:
+            train(
+                replace(recipe, training=few),
+                data=images,
+                output=Path(folder) / "run",
+                device=device,
+                progress=False,
+                on_step=lambda step: times.append(time.perf_counter()),
+            )
+        except Interrupted as stop:
+            raise Interrupted("interrupted", stop.signal_number) from None
     steps = [later - earlier for earlier, later in pairwise(times)]
     return median(steps[WARM_UP:]) * recipe.training.steps

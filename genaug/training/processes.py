@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from genaug.devices import choose_device
-from genaug.errors import GenaugError
+from genaug.errors import GenaugError, shorten
 
 T = TypeVar("T")
 
@@ -25,7 +25,12 @@ class Processes:
     """
 
     def __init__(self, device: str | torch.device | None) -> None:
-        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        size = os.environ.get("WORLD_SIZE") or "1"
+        if not size.isdecimal():
+            raise GenaugError(
+                f"WORLD_SIZE must be the number of processes, got {shorten(size)}; start them by a launcher"
+            )
+        self.count = int(size)
         self.rank = 0
         self.device = choose_device(device)
         if self.count > 1:
@@ -58,6 +63,23 @@ class Processes:
         if told[1] is not None:
             raise told[1]
         return told[0]  # type: ignore[no-any-return]
+
+    def check_same(self, value: object) -> None:
+        """Check that all processes have an equal `value`.
+
+        Raises:
+            GenaugError: in all of them, where one differs.
+        """
+        if self.count == 1:
+            return
+        values: list[object] = [None] * self.count
+        dist.all_gather_object(values, value)
+        different = [str(rank) for rank in range(self.count) if values[rank] != values[0]]
+        if different:
+            raise GenaugError(
+                f"processes {', '.join(different)} have another recipe or other data than process 0; "
+                "give all of them the same"
+            )
 
     def average(self, parameters: Iterable[nn.Parameter], figures: dict[str, Tensor]) -> dict[str, Tensor]:
         """Replace gradients by their mean over the processes, in place, and return the means of `figures`."""

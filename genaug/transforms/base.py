@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,7 +172,8 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
 def find_labels(sample: Any) -> Any:
     """Return the label of a sample that is (image, label) or a dict with "label" or "labels", or None.
 
-    A second element counts as a label where it is an int or a tensor of integers with at most one dimension.
+    A second element counts as a label where it is an int, also NumPy's, or a tensor of integers with at most one
+    dimension.
 
     >>> find_labels((torch.zeros(1, 8, 8), 3)), find_labels(torch.zeros(1, 8, 8))
     (3, None)
@@ -185,7 +187,7 @@ def find_labels(sample: Any) -> Any:
     if isinstance(candidate, Tensor):
         whole = not candidate.is_floating_point() and not candidate.is_complex() and candidate.dtype != torch.bool
         return candidate if whole and candidate.ndim <= 1 else None
-    return candidate if isinstance(candidate, int) and not isinstance(candidate, bool) else None
+    return None if isinstance(candidate, bool) or not isinstance(candidate, Integral) else candidate
 
 
 def _count(inpt: Any) -> int:

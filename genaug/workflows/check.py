@@ -1,6 +1,7 @@
 """The check before training, as a table."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from genaug.data.check import DataCheck
@@ -16,7 +17,7 @@ def print_check(check: DataCheck, *, table: bool = True, seconds: float | None =
             "class", "images", title=f"{sum(check.counts.values())} images {check.size}", title_justify="left"
         )
         for name, count in list(check.counts.items())[:MAX_ROWS]:
-            counts.add_row(name, str(count))
+            counts.add_row(escape(name), str(count))
         if len(check.counts) > MAX_ROWS:
             counts.add_row(f"... {len(check.counts) - MAX_ROWS} more", "")
         console.print(counts)

@@ -9,6 +9,7 @@ from genaug.errors import DataError, DataWarning
 from genaug.spec import DataSpec
 from genaug.training import load_recipe, train
 from genaug.training.estimate import estimate_seconds
+from genaug.workflows.check import print_check
 
 
 def plant(images: torch.Tensor, labels: list[int], names: tuple[str, ...] = ("a", "b", "c")) -> LabeledImages:
@@ -53,6 +54,13 @@ def test_scarce_empty_and_blank():
 
 def test_images_that_were_scaled_twice():
     assert any("scaled twice" in warning for warning in check_data(plant(noise(6) // 255, [0, 0, 1, 1, 2, 2])).warnings)
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(capsys):
+    print_check(check_data(plant(noise(6), [0, 0, 1, 1, 2, 2], names=("[red]cat", "x[/b]", "c"))))
+    shown = capsys.readouterr().err
+    assert "[red]cat" in shown
+    assert "x[/b]" in shown
 
 
 def test_no_images():

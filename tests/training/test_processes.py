@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 import genaug
 from genaug.data import load_data
-from genaug.errors import ResumeWarning
-from genaug.training import train
+from genaug.errors import GenaugError, ResumeWarning
+from genaug.training import load_recipe, train
+from genaug.training.estimate import estimate_seconds
 from genaug.training.processes import Processes
 
 SCRIPT = """
@@ -41,6 +42,14 @@ try:
     train(recipe, data=load_data("digits"), output=f"{folder}/two", device="cpu", progress=False)
 except GenaugError as problem:  # found by the main process, raised in both
     assert "exists already" in str(problem), problem
+else:
+    raise AssertionError("not refused")
+import os
+recipe["seed"] = int(os.environ["RANK"])
+try:
+    train(recipe, data=load_data("digits"), output=f"{folder}/mixed", device="cpu", progress=False)
+except GenaugError as problem:
+    assert "processes 1 have another recipe or other data than process 0" in str(problem), problem
 else:
     raise AssertionError("not refused")
 """
@@ -97,6 +106,26 @@ def test_resumed_on_another_number_it_says_what_changes(launched):
     options = {"data": load_data("digits"), "output": launched / "cut", "device": "cpu", "progress": False}
     with pytest.warns(ResumeWarning, match=message):
         assert train(recipe(16), resume=True, **options).steps == 12
+
+
+def test_processes_with_different_recipes_are_refused_before_anything_is_written(launched):
+    assert not (launched / "mixed").exists()
+
+
+@pytest.mark.parametrize(("size", "fits"), [("", True), ("1", True), ("two", False)])
+def test_world_size_of_the_environment(monkeypatch, size, fits):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    if fits:
+        assert Processes("cpu").count == 1
+    else:
+        with pytest.raises(GenaugError, match="WORLD_SIZE must be the number of processes, got 'two'"):
+            Processes("cpu")
+
+
+def test_time_is_estimated_in_one_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(GenaugError, match="without a launcher"):
+        estimate_seconds(load_recipe("demo-vae"), load_data("digits"))
 
 
 def test_alone_without_a_launcher():

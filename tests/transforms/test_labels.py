@@ -45,7 +45,7 @@ def test_without_labels_strong_jitter_leaves_the_class(digits, judge):
     assert (judge(mild(digits.images)) == digits.labels).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("form", ["tuple", "list", "dict", "labels", "int", "0-d"])
+@pytest.mark.parametrize("form", ["tuple", "list", "dict", "labels", "int", "numpy", "0-d"])
 def test_labels_are_found_in_samples_of_every_form(digits, form):
     model = genaug.load("digits-vae")
     images, labels = digits.images[:1], digits.labels[:1]
@@ -55,6 +55,7 @@ def test_labels_are_found_in_samples_of_every_form(digits, form):
         "dict": {"label": labels, "image": tv_tensors.Image(images)},
         "labels": {"image": tv_tensors.Image(images), "labels": labels},
         "int": (images[0], int(labels)),
+        "numpy": (images[0], labels.numpy()[0]),
         "0-d": (images[0], labels[0]),
     }[form]
     out = Reconstruct(model)(sample)
