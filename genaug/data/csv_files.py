@@ -28,7 +28,7 @@ def list_csv(path: Path, *, split: str | None = None, columns: tuple[str | None,
 
     Raises:
         DataError: a file that is no such text, no header, no rows, a column that is missing or not told, a row that is
-            too short, or labels as `encode_labels` refuses them, with their line.
+            too short or too long, or labels as `encode_labels` refuses them, with their line.
     """
     refuse_parts(split, str(path))
     header, rows = _read_rows(path)
@@ -39,6 +39,11 @@ def list_csv(path: Path, *, split: str | None = None, columns: tuple[str | None,
             raise DataError(
                 f"line {line} of {path}: must have {len(header)} cells as the header has, got {len(cells)}; "
                 "complete or remove the line"
+            )
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise DataError(
+                f"line {line} of {path}: must have {len(header)} cells as the header has, got {len(cells)}: "
+                f"{list_names(cells)}; quote a cell that holds the separator, or name the column in the header"
             )
 
     labels, names = encode_labels(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from genaug.data.parts import PART_NAMES, choose_parts, list_names, refuse_parts, warn_of_empty_classes
+from genaug.data.parts import PART_NAMES, choose_parts, is_part, list_names, refuse_parts, warn_of_empty_classes
 from genaug.data.reading import Listing, decode_image
 from genaug.errors import DataError
 
@@ -18,15 +18,16 @@ Identity = tuple[int, int]  # device and inode of a folder
 def list_folder(folder: Path, *, split: str | None = None) -> Listing:
     """Return the images of a folder of class folders, in the order of torchvision's `ImageFolder`.
 
-    With parts (train, val, test) below, the classes are those of all parts together. Images in deeper folders belong
+    With parts (train, val, test) below, the classes are those of all parts together; other folders beside them are left
+    out where `split` names a part, and refused where not. Images in deeper folders belong
     to the class; hidden files and folders are left out; links to folders are followed.
 
     Raises:
-        DataError: no class folders, an empty one (without parts), a part that is missing, a link that leads back to a
-            folder above it, or a folder that cannot be listed.
+        DataError: no class folders, an empty one (without parts), a part that is missing, a part beside other
+            folders, a link that leads back to a folder above it, or a folder that cannot be listed.
     """
     try:
-        parts = _find_parts(folder)
+        parts = _find_parts(folder, split)
         if parts:
             return _list_parts(folder, parts, split)
         refuse_parts(split, str(folder))
@@ -67,20 +68,23 @@ def _list_parts(folder: Path, parts: Sequence[str], split: str | None) -> Listin
     return listing
 
 
-def _find_parts(folder: Path) -> list[str]:
-    """Return the folders that are parts: all are named so, and one holds folders; else there are none."""
+def _find_parts(folder: Path, split: str | None) -> list[str]:
+    """Return the folders that are parts: those named so, if one of them holds folders; else there are none.
+
+    Raises:
+        DataError: other folders beside them, unless `split` names one of those parts that hold folders.
+    """
     names = _subfolders(folder)
     parts = [name for name in names if name.lower() in PART_NAMES]
     nested = [name for name in parts if _subfolders(folder / name)]
     if not nested:
         return []
     others = [name for name in names if name not in parts]
-    if len(nested) == 1 and others:  # a class that happens to be called "test"
-        return []
-    if others:
+    if others and not any(is_part(name, split) for name in nested):
         raise DataError(
             f"{folder}: must hold parts or classes, got the parts {list_names(parts)} beside {list_names(others)}; "
-            f"pass one of them, such as {folder / nested[-1]}, or move the others away"
+            f"choose a part with --split {nested[-1]} (split=), or move the others away; where all are classes, "
+            f"rename {nested[-1]}"
         )
     return parts
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -60,6 +61,32 @@ def encode_labels(
         names = ("False", "True") if kind == "bool" else tuple(str(number) for number in range(int(max(known)) + 1))
     _check_range(values, chosen, where, names)
     return torch.tensor([int(label) for label in flat]), tuple(names)
+
+
+def share_class_names(features: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the class names that the label columns of several tables share, or None where none of them has names.
+
+    Args:
+        features: the type of the label column (a `ClassLabel`, or another) of each table, by words for the table.
+
+    Raises:
+        DataError: tables of other names, or in another order; text in one table and a `ClassLabel` in another.
+    """
+    named = {where: tuple(feature.names) for where, feature in features.items() if getattr(feature, "names", None)}
+    if not named:
+        return None
+    first, names = next(iter(named.items()))
+    fix = "write all of them with one list of class names"
+    for where, feature in features.items():
+        if where not in named and "string" in str(getattr(feature, "dtype", "")):
+            raise DataError(f"{where}: labels must be indices of class names as in {first}, got text; {fix}")
+        for index, (got, wanted) in enumerate(zip_longest(named.get(where, names), names)):
+            if got != wanted:
+                raise DataError(
+                    f"{where}: class names must be those of {first}, in the same order, but class {index} is "
+                    f"{shorten(got)} here and {shorten(wanted)} there; {fix}"
+                )
+    return names
 
 
 def _check(label: Any, row: str) -> Any:

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -34,14 +35,23 @@ def choose_parts(names: Sequence[str], split: str | None, where: str) -> list[st
     wanted = "train" if split is None else split
     if wanted in names:
         return [wanted]
-    group = next((group for group in SAME if wanted.lower() in group), (wanted.lower(),))
-    alike = [name for name in names if name.lower() in group]
+    alike = [name for name in names if is_part(name, wanted)]
     if len(alike) == 1:
         return alike
     raise DataError(
         f"{where}: has no part {shorten(wanted)}; its parts are {list_names(names)}; "
         "choose one with --split NAME (split=), or 'all'"
     )
+
+
+def is_part(name: str, split: str | None) -> bool:
+    """Tell whether `split` means the part `name`, or one whose name stands for it.
+
+    >>> is_part("validation", "val"), is_part("train", None), is_part("train", "all")
+    (True, False, False)
+    """
+    wanted = "" if split is None else split.lower()
+    return name.lower() in next((group for group in SAME if wanted in group), (wanted,))
 
 
 def refuse_parts(split: str | None, where: str) -> None:
@@ -61,6 +71,26 @@ def find_part(name: str) -> str | None:
     """
     words = re.split(r"[^a-z]+", name.lower())
     return next((word for word in words if word in PART_NAMES), None)
+
+
+def group_files(files: Sequence[Path], base: Path) -> dict[str, list[str]]:
+    """Return files by the part that their names tell, or those of their folders below `base`; "" without parts.
+
+    Raises:
+        DataError: files of which only some tell their part.
+    """
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        relative = file.relative_to(base)
+        words = [relative.stem, *reversed(relative.parts[:-1])]
+        groups.setdefault(next(filter(None, map(find_part, words)), ""), []).append(str(file))
+    if "" in groups and len(groups) > 1:
+        parts = list_names(part for part in groups if part)
+        raise DataError(
+            f"{groups[''][0]}: its name tells no part, while other files there tell {parts}; "
+            "name it after a part, or pass files with a pattern such as 'data/train-*.parquet'"
+        )
+    return groups
 
 
 def warn_of_empty_classes(labels: Tensor, class_names: Sequence[str], where: str) -> None:

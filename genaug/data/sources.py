@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,12 @@ def load_data(
     if isinstance(data, LabeledImages):
         return _load_images(data, options)
     if name in BUILT_IN:
+        if os.path.isdir(name):
+            warnings.warn(
+                f"data {shorten(name)} is the built-in data set, and the folder ./{name} is not read; "
+                f"to mean the folder, pass ./{name}",
+                stacklevel=2,
+            )
         return _load_images(BUILT_IN[name]("train" if split is None else split), options)
     if vision:
         return _load_items(open_vision(name, split=split, root=root, download=download), options, (None, None))

@@ -14,7 +14,7 @@ from genaug.images import check_images, to_uint8
 from genaug.spec import MAX_CHANNELS, MAX_SIDE
 
 TOO_DEEP_MODES = ("I", "F")  # 32 bits; "I;16" and its kin have 16
-GRAY_MODES = ("1", "L")
+GRAY_MODES = ("1", "L", "LA", "La")  # "La" is "LA" multiplied by alpha
 DARK = 4096  # cameras of 12 bits write levels below this into 16: as 8 bits they would be 0 to 15
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as in PIL
 
@@ -162,6 +162,8 @@ def check_resize(resize: Any) -> tuple[int, int]:
 def _flatten(image: Image.Image) -> Image.Image:
     """Return a PIL image as L or RGB, with what is transparent laid on white."""
     mode = "L" if image.mode in GRAY_MODES else "RGB"
+    if image.mode == "La":  # which PIL converts to nothing else
+        image = image.convert("LA")
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")
         canvas.alpha_composite(image.convert("RGBA"))

@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from urllib.request import getproxies
 
 from PIL import Image
 
-from genaug.data.labels import encode_labels
+from genaug.data.labels import encode_labels, share_class_names
 from genaug.data.mapstyle import pick_column
-from genaug.data.parts import choose_parts, find_part, list_names, refuse_parts, warn_of_empty_classes
+from genaug.data.parts import choose_parts, find_part, group_files, list_names, refuse_parts, warn_of_empty_classes
 from genaug.data.reading import Listing, UnreadableImage, decode_image
 from genaug.errors import DataError, shorten
 
@@ -30,7 +30,7 @@ def list_tables(
     *,
     split: str | None = None,
     columns: Columns = (None, None),
-    base: Path | None = None,
+    folders: Mapping[str, Sequence[Path]] | None = None,
 ) -> Listing:
     """Return the images of tables (parts) by name; class names are those of a `ClassLabel`, or of all parts' labels.
 
@@ -39,10 +39,10 @@ def list_tables(
         where: words for the tables in messages.
         split: the part, as `choose_parts` takes it.
         columns: that of images (of the content of their files, or of paths), and that of classes; None finds it.
-        base: the folder that paths in the image column are relative to.
+        folders: of each part the folder, for each row, that a path in the image column is relative to.
 
     Raises:
-        DataError: a part or column that is missing; labels as `encode_labels` refuses them.
+        DataError: a part or column that is missing; parts of different class names; labels as `encode_labels` refuses.
     """
     if list(tables) == [""]:
         refuse_parts(split, where)
@@ -50,29 +50,41 @@ def list_tables(
     else:
         chosen = choose_parts(list(tables), split, where)
     first = tables[chosen[0]]
-    image = _pick(first, "Image", columns[0], where)
-    label = _pick(first, "ClassLabel", columns[1], where)
+    image = _pick(first.column_names, first.features, "Image", columns[0], where)
+    label = _pick(first.column_names, first.features, "ClassLabel", columns[1], where)
+
+    def place(part: str) -> str:
+        return where + (f", part {part}" if part else "")
 
     def row_name(part: str, row: int) -> str:
-        return f"row {row} of {where}" + (f", part {part}" if part else "")
+        return f"row {row} of {place(part)}"
 
-    given = {part: list(table.with_format(None)[label]) for part, table in tables.items() if label in table.features}
-    labels, names = encode_labels(given, chosen, row_name, names=getattr(first.features[label], "names", None))
+    for part in chosen:
+        for column in (image, label):
+            if column not in tables[part].features:
+                raise DataError(
+                    f"{place(part)}: must have the column {shorten(column)} as part {chosen[0]} has, got "
+                    f"{list_names(tables[part].column_names)}; add it, or choose another part with --split (split=)"
+                )
+    labeled = {part: table for part, table in tables.items() if label in table.features}
+    class_names = share_class_names({place(part): table.features[label] for part, table in labeled.items()})
+    given = {part: list(table.with_format(None)[label]) for part, table in labeled.items()}
+    labels, names = encode_labels(given, chosen, row_name, names=class_names)
     pictures = {part: _undecoded(tables[part], image, where) for part in chosen}
     rows = [(part, row) for part in chosen for row in range(len(pictures[part]))]
     if len(tables) > 1:
-        warn_of_empty_classes(labels, names, where + (f", part {chosen[0]}" if len(chosen) == 1 else ""))
-    return Listing(
-        labels=labels,
-        class_names=names,
-        name=lambda index: row_name(*rows[index]),
-        read=lambda index: _decode(pictures[rows[index][0]][rows[index][1]][image], row_name(*rows[index]), base),
-    )
+        warn_of_empty_classes(labels, names, place(chosen[0]) if len(chosen) == 1 else where)
+
+    def read(index: int) -> Image.Image:
+        part, row = rows[index]
+        return _decode(pictures[part][row][image], row_name(part, row), folders[part][row] if folders else None)
+
+    return Listing(labels=labels, class_names=names, name=lambda index: row_name(*rows[index]), read=read)
 
 
-def _pick(table: Any, kind: str, given: str | None, where: str) -> str:
+def _pick(names: Iterable[str], features: Any, kind: str, given: str | None, where: str) -> str:
     try:
-        return pick_column(table.column_names, table.features, kind, given)
+        return pick_column(names, features, kind, given)
     except DataError as problem:
         raise DataError(f"{where}: {problem}") from None
 
@@ -120,7 +132,7 @@ def find_parquet(path: Path, *, is_folder: bool, exists: bool) -> dict[str, list
         base = Path(os.path.commonpath([file.parent for file in files]))
     else:
         return {}
-    return _group(sorted(files), base)
+    return group_files(sorted(files), base)
 
 
 def _part_folders(folder: Path) -> list[str]:
@@ -138,26 +150,11 @@ def _what_is_near(pattern: Path) -> str:
     return f"{folder} holds {list_names(sorted(os.listdir(folder)))}"
 
 
-def _group(files: list[Path], base: Path) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for file in files:
-        relative = file.relative_to(base)
-        words = [relative.stem, *reversed(relative.parts[:-1])]
-        groups.setdefault(next(filter(None, map(find_part, words)), ""), []).append(str(file))
-    if "" in groups and len(groups) > 1:
-        parts = list_names(part for part in groups if part)
-        raise DataError(
-            f"{groups[''][0]}: its name tells no part, while other files there tell {parts}; "
-            "name it after a part, or pass files with a pattern such as 'data/train-*.parquet'"
-        )
-    return groups
-
-
 def list_parquet(files: Mapping[str, list[str]], where: str, *, split: str | None, columns: Columns) -> Listing:
     """Return the images of parquet files by part, as `find_parquet` gives them.
 
     Raises:
-        DataError: a file that is no parquet, files of different columns, or what `list_tables` refuses.
+        DataError: a file that is no parquet, files of different columns or class names, or what `list_tables` refuses.
     """
     import datasets
     from pyarrow.parquet import read_metadata
@@ -165,19 +162,27 @@ def list_parquet(files: Mapping[str, list[str]], where: str, *, split: str | Non
     if list(files) == [""]:
         refuse_parts(split, where)
     keys = {part: part or "all_rows" for part in files}
+    features: dict[str, Any] = {}
+    folders: dict[str, list[Path]] = {part: [] for part in files}
     with _quiet(), _explain(where, "repair or write it again"):
-        for file in [name for names in files.values() for name in names]:
+        for part, file in [(part, name) for part, names in files.items() for name in names]:
             if os.path.getsize(file) == 0:
                 raise DataError(f"{file}: must be a parquet file, got an empty one; write it again")
-            if read_metadata(file).num_rows == 0:
+            content = read_metadata(file)
+            if content.num_rows == 0:
                 raise DataError(f"{file}: must hold rows, got none; remove the file")
+            folders[part] += [Path(os.path.abspath(file)).parent] * content.num_rows
+            features[file] = datasets.Features.from_arrow_schema(content.schema.to_arrow_schema())
+        file, first = next(iter(features.items()))
+        label = _pick(first, first, "ClassLabel", columns[1], file)
+        # `datasets` would give the types of one file to all, and the class names with them.
+        share_class_names({file: types[label] for file, types in features.items() if label in types})
         # Escaped, since `datasets` reads [ and * in names as patterns.
         paths = {part: [glob.escape(os.path.abspath(name)) for name in names] for part, names in files.items()}
         data_files = {keys[part]: names for part, names in paths.items()}
         tables = datasets.load_dataset("parquet", data_files=data_files)
-    base = Path(os.path.abspath(next(iter(files.values()))[0])).parent
     return list_tables(
-        {part: tables[key] for part, key in keys.items()}, where, split=split, base=base, columns=columns
+        {part: tables[key] for part, key in keys.items()}, where, split=split, folders=folders, columns=columns
     )
 
 

@@ -2,8 +2,10 @@
 
 import difflib
 import gzip
+import hashlib
 import inspect
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -43,10 +45,11 @@ def open_vision(name: str, *, split: str | None, root: "str | os.PathLike[str] |
     """Return torchvision's data set `name` in `root`; "train" and "test" are its parts where it has `train=`.
 
     The files of MNIST and its kin may be packed (.gz) and lie in `root` itself, as Debian's package
-    dataset-fashion-mnist has them: they are unpacked beside, and `root` is left as it is.
+    dataset-fashion-mnist has them: they are unpacked beside, and `root` is left as it is. All these data sets call
+    their files the same, so their checksums or the name of a folder above them must tell which one they are.
 
     Raises:
-        DataError: no root, or no files of the data set in it; an unknown part; a failed download.
+        DataError: no root, or no files of the data set in it, or those of another; an unknown part; a failed download.
     """
     from torch.utils.data import ConcatDataset
     from torchvision import datasets
@@ -128,7 +131,8 @@ def _unpacked(kind: Any, root: str | None) -> Iterator[dict[str, Any]]:
     """Yield {"root": folder} with MNIST's files unpacked, where `root` has them in another form; else nothing."""
     from torchvision.datasets import MNIST
 
-    packed = [Path(url).name for url, _ in getattr(kind, "resources", ())] if issubclass(kind, MNIST) else []
+    resources = getattr(kind, "resources", None) if issubclass(kind, MNIST) else None
+    packed = [Path(url).name for url, _ in resources] if isinstance(resources, list) else []  # QMNIST has a dict
     ready = Path(root or "") / kind.__name__ / "raw"
     if not packed or root is None or all((ready / file.removesuffix(".gz")).is_file() for file in packed):
         yield {}
@@ -140,12 +144,46 @@ def _unpacked(kind: Any, root: str | None) -> Iterator[dict[str, Any]]:
     else:
         yield {}
         return
+    _check_kin(kind.__name__, folder, [file for file in files if file is not None])
     with tempfile.TemporaryDirectory(prefix="genaug-") as temporary:
         raw = Path(temporary) / kind.__name__ / "raw"
         raw.mkdir(parents=True)
         for file in filter(None, files):
             _unpack(file, raw / file.name.removesuffix(".gz"))
         yield {"root": temporary}
+
+
+def _check_kin(name: str, folder: Path, files: list[Path]) -> None:
+    """Raise a `DataError` where neither checksums nor folders tell that the files are those of the data set `name`."""
+    from torchvision import datasets
+
+    kin = (datasets.MNIST, datasets.FashionMNIST, datasets.KMNIST)
+    known = {md5: kind.__name__ for kind in kin for _, md5 in kind.resources}
+    told = {known.get(hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()) for file in files} - {None}
+    if told == {name}:
+        return
+    got = f"those of {list_names(sorted(map(str, told)))}"
+    if not told:
+        if any(_tells(name, place) for place in (folder.absolute(), folder.resolve())):
+            return
+        got = "files that neither their checksums nor the folder tell to be so"
+    raise DataError(
+        f"{name}: {folder} must hold its files, which are called as those of {', '.join(k.__name__ for k in kin)} are, "
+        f"got {got}; if they are of {name}, move them into a folder {name}/raw and pass the folder above as --root"
+    )
+
+
+def _tells(name: str, folder: Path) -> bool:
+    """Tell whether the folder, or else the nearest one above that speaks of MNIST or its kin, names this data set.
+
+    >>> [_tells(name, Path("/mnist/fashion-mnist/raw")) for name in ("FashionMNIST", "MNIST", "KMNIST")]
+    [True, False, False]
+    """
+    words = (re.sub(r"[-_ .]", "", part.lower()) for part in reversed(folder.parts))
+    nearest = next((word for word in words if "mnist" in word), "")
+    if name == "MNIST":  # which the names of its kin end with
+        return re.search(r"(?<![a-z])mnist", nearest) is not None
+    return name.lower() in nearest
 
 
 def _unpack(file: Path, target: Path) -> None:

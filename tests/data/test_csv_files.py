@@ -92,6 +92,10 @@ def test_a_file_that_is_missing(here: Path) -> None:
         (b"path,label\n\n", "got a header only"),
         (b"my pictures/1.png,cat\nmy pictures/2.png,dog\n", "must begin with a header"),
         (b"path,label\nmy pictures/1.png\n", "line 2 of .*: must have 2 cells as the header has, got 1"),
+        (
+            b"path,label\n1.png,cat\n2.png,cat, black\n",
+            "line 3 of .*: must have 2 cells as the header has, got 3: 2.png,",
+        ),
         (b"a,b\n1,2\n", "must have a column of paths of images, got the columns a, b"),
         (b"path,label\n\xff\xfe,1\n", "must be CSV text in UTF-8"),
         (b'path,label\n"1.png,cat\n', "must be CSV text"),
@@ -101,6 +105,10 @@ def test_a_file_that_is_missing(here: Path) -> None:
 def test_files_that_are_no_such_list(here: Path, content: bytes, message: str) -> None:
     (here / "data.csv").write_bytes(content)
     refused(here / "data.csv", message)
+
+
+def test_empty_cells_beyond_the_header_do_no_harm(here: Path) -> None:
+    assert load_data(write(here, "path,label", ["cat,, ", "dog"])).targets == [0, 1]
 
 
 def test_no_such_file_says_what_there_is(here: Path) -> None:

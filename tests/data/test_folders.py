@@ -74,7 +74,19 @@ class TestParts:
         write(tmp_path / "train", a=1)
         write(tmp_path / "test", a=1)
         write(tmp_path, docs=1)
-        refused(tmp_path, "got the parts test, train beside docs")
+        refused(tmp_path, "got the parts test, train beside docs; choose a part with --split train")
+        assert load_data(tmp_path, split="train").counts == [1]
+
+    def test_one_part_beside_another_folder(self, tmp_path: Path) -> None:
+        write(tmp_path / "train", cat=2, dog=1)
+        write(tmp_path, unlabeled=3)
+        message = "got the parts train beside unlabeled; choose a part with --split train .* rename train"
+        refused(tmp_path, message)
+        refused(tmp_path, message, split="all")
+        refused(tmp_path, message, split="test")
+        data = load_data(tmp_path, split="train")
+        assert data.classes == ["cat", "dog"]
+        assert data.counts == [2, 1]
 
     def test_classes_may_be_called_train_and_test(self, tmp_path: Path) -> None:
         assert load_data(write(tmp_path, test=1, train=2)).counts == [1, 2]

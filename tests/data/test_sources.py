@@ -149,7 +149,8 @@ class TestFolder:
     ) -> None:
         write_folder(tmp_path / "digits")
         monkeypatch.chdir(tmp_path)
-        assert len(load_data("digits", split="all")) == 1797
+        with pytest.warns(UserWarning, match=r"'digits' is the built-in .* to mean the folder, pass \./digits$"):
+            assert len(load_data("digits", split="all")) == 1797
         assert len(load_data("./digits")) == len(load_data(Path("digits"))) == 30
 
     def test_files_that_are_no_images_are_left_out(self, tmp_path: Path) -> None:

@@ -35,10 +35,23 @@ class TestModes:
         assert np.array_equal(pixels[0].numpy(), np.where(LEVELS[5] > 99, 255, 0))
         assert len(pixels) == 1
 
-    @pytest.mark.parametrize(("mode", "name"), [("RGB", "1.png"), ("P", "1.png"), ("RGBA", "1.png"), ("LA", "1.png")])
+    @pytest.mark.parametrize(("mode", "name"), [("RGB", "1.png"), ("P", "1.png"), ("RGBA", "1.png")])
     def test_others_become_rgb(self, tmp_path: Path, mode: str, name: str) -> None:
         pixels = load_one(tmp_path, picture(5).convert(mode), name)
         assert np.array_equal(pixels.numpy(), np.stack([LEVELS[5]] * 3))
+
+    @pytest.mark.parametrize("mode", ["LA", "La"])
+    def test_gray_with_alpha_is_gray_on_white(self, mode: str) -> None:
+        alpha = np.full((8, 8), 255, dtype=np.uint8)
+        alpha[:4] = 0
+        image = picture(5)
+        image = Image.merge("LA", [image, Image.fromarray(alpha)]).convert(mode)
+        pixels = from_dataset([(image, 0), (picture(6), 1)]).images
+        assert np.array_equal(pixels.numpy()[:, 0], [np.where(alpha, LEVELS[5], 255), LEVELS[6]])
+        assert pixels.shape == (2, 1, 8, 8)
+
+    def test_gray_with_alpha_is_read_as_gray(self, tmp_path: Path) -> None:
+        assert np.array_equal(load_one(tmp_path, picture(5).convert("LA")).numpy(), LEVELS[None, 5])
 
     def test_cmyk_becomes_rgb(self, tmp_path: Path) -> None:
         color = Image.merge("RGB", [picture(index) for index in range(3)])

@@ -104,8 +104,8 @@ class TestLabels:
 
 class TestColumns:
     def test_are_chosen(self, tmp_path: Path) -> None:
-        made = table([0, 1]).rename_columns({"image": "photo", "label": "kind"}).add_column("note", [5, 6])
-        made.to_parquet(str(tmp_path / "x.parquet"))
+        renamed = table([0, 1]).rename_columns({"image": "photo", "label": "kind"})
+        renamed.add_column("note", [5, 6]).to_parquet(str(tmp_path / "x.parquet"))
         data = load_data(tmp_path / "x.parquet", image_column="photo", label_column="note")
         assert data.targets == [5, 6]
         refused(tmp_path / "x.parquet", r"got columns \['photo', 'kind', 'note'\].*--label-column")
@@ -123,6 +123,17 @@ class TestColumns:
         made = pyarrow.table({"image": [column], "label": ["x"]})
         pyarrow.parquet.write_table(made, tmp_path / "x.parquet")
         assert np.array_equal(load_data(tmp_path / "x.parquet").images[0, 0].numpy(), LEVELS[7])
+
+    def test_paths_are_relative_to_the_file_of_their_row(self, tmp_path: Path) -> None:
+        for index, folder in enumerate(["train/a", "train/b", "test"]):
+            (tmp_path / folder).mkdir(parents=True)
+            (tmp_path / folder / "0.png").write_bytes(content(index))
+            (tmp_path / folder / "1.png").write_bytes(content(index + 3))
+            rows = pyarrow.table({"image": ["0.png", "1.png"], "label": ["x", "y"]})
+            pyarrow.parquet.write_table(rows, tmp_path / folder / "x.parquet")
+        pattern = str(tmp_path / "**" / "x.parquet")
+        assert np.array_equal(load_data(pattern, split="train").images[:, 0].numpy(), LEVELS[[0, 3, 1, 4]])
+        assert np.array_equal(load_data(pattern, split="test").images[:, 0].numpy(), LEVELS[[2, 5]])
 
     def test_null_and_damaged_images(self, tmp_path: Path) -> None:
         pictures = [content(0), None, b"no image", b"", content(4)]
@@ -178,6 +189,46 @@ class TestParts:
         assert load_data(both).targets == [1, 0]
         assert load_data(both, split="test").targets == [0, 1, 0]
         refused(both, "has no part 'val'; its parts are train, test", split="val")
+
+
+class TestClassNames:
+    @pytest.fixture
+    def both(self) -> datasets.DatasetDict:
+        train, test = (table([0, 1], datasets.ClassLabel(names=names)) for names in (["cat", "dog"], ["dog", "cat"]))
+        return datasets.DatasetDict(train=train, test=test)
+
+    @pytest.mark.parametrize("split", ["train", "test", "all"])
+    def test_of_parts_in_another_order_are_refused(
+        self, tmp_path: Path, both: datasets.DatasetDict, split: str
+    ) -> None:
+        message = "must be those of .*train.*, in the same order, but class 0 is 'dog' here and 'cat' there; write all"
+        refused(both, "the dict of data sets, part test: class names " + message, split=split)
+        both.save_to_disk(str(tmp_path / "saved"))
+        refused(tmp_path / "saved", "saved, part test: class names " + message, split=split)
+
+    @pytest.mark.parametrize(("first", "second"), [("train", "test"), ("train-0", "train-1")])
+    def test_of_parquet_files_too(self, tmp_path: Path, both: datasets.DatasetDict, first: str, second: str) -> None:
+        both["train"].to_parquet(str(tmp_path / f"{first}.parquet"))
+        both["test"].to_parquet(str(tmp_path / f"{second}.parquet"))
+        refused(tmp_path, r"parquet: class names must be those of .*\.parquet, in the same order", split="train")
+
+    def test_text_beside_them_is_refused_and_numbers_are_indices(self, both: datasets.DatasetDict) -> None:
+        both["test"] = table(["cat", "dog"])
+        refused(both, "part test: labels must be indices of class names as in .*part train, got text; write all")
+        both["test"] = table([1, 0, 1])
+        data = load_data(both, split="test")
+        assert (data.targets, data.classes) == ([1, 0, 1], ["cat", "dog"])
+
+    def test_of_which_a_part_has_more(self, both: datasets.DatasetDict) -> None:
+        both["test"] = table([0, 1], datasets.ClassLabel(names=["cat", "dog", "owl"]))
+        refused(both, "part test: class names .* but class 2 is 'owl' here and None there")
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_part_without_a_column_is_named(column: str) -> None:
+    both = datasets.DatasetDict(train=table(["b", "a"]), test=table(["a", "b"]).rename_column(column, "other"))
+    assert load_data(both).targets == [1, 0]
+    refused(both, f"part test: must have the column '{column}' as part train has, got .*other.*; add it", split="all")
 
 
 def test_saved_tables(tmp_path: Path) -> None:

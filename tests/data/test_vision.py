@@ -1,6 +1,7 @@
 """Data sets of torchvision by name."""
 
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def refused(data: Any, message: str, **options: Any) -> None:
     [("FashionMNIST/raw", False), ("FashionMNIST/raw", True), ("FashionMNIST", True), ("", True), ("", False)],
 )
 def test_files_of_mnist_and_its_kin_are_found(tmp_path: Path, place: str, packed: bool) -> None:
-    root = tmp_path / "root"
+    root = tmp_path / "dataset-Fashion-MNIST" / "root"
     write_mnist(root / place, packed=packed)
     before = sorted(root.rglob("*"))
     train, test = (load_data("FashionMNIST", root=root, split=split) for split in ("train", "test"))
@@ -67,10 +68,40 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    write_mnist(tmp_path / "m", packed=True)
-    path = tmp_path / "m" / "train-images-idx3-ubyte.gz"
+    write_mnist(tmp_path / "mnist", packed=True)
+    path = tmp_path / "mnist" / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:100])
-    refused("MNIST", r"train-images-idx3-ubyte\.gz: cannot be unpacked", root=tmp_path / "m")
+    refused("MNIST", r"train-images-idx3-ubyte\.gz: cannot be unpacked", root=tmp_path / "mnist")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_files_of_mnist_are_not_taken_for_those_of_its_kin(tmp_path: Path, packed: bool) -> None:
+    fashion = write_mnist(tmp_path / "mnist" / "fashion-mnist", packed=packed)
+    message = "must hold its files, .* neither their checksums nor the folder .* into a folder {0}/raw"
+    for name in ("MNIST", "KMNIST"):
+        refused(name, f"{name}: .*fashion-mnist {message.format(name)}", root=fashion)
+    unnamed = write_mnist(tmp_path / "mine", packed=packed)
+    refused("MNIST", message.format("MNIST"), root=unnamed)
+    (tmp_path / "mnist" / "link").symlink_to(unnamed)
+    assert load_data("MNIST", root=tmp_path / "mnist" / "link").classes == datasets.MNIST.classes
+
+
+def test_checksums_tell_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mine", "mnist"):
+        write_mnist(tmp_path / name, packed=True)
+    resources = [
+        (url, hashlib.md5((tmp_path / "mine" / Path(url).name).read_bytes()).hexdigest())
+        for url, _ in datasets.FashionMNIST.resources
+    ]
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
+    assert load_data("FashionMNIST", root=tmp_path / "mine").classes == datasets.FashionMNIST.classes
+    for file in (tmp_path / "mine").iterdir():
+        file.replace(tmp_path / "mnist" / file.name)
+    refused("MNIST", "mnist must hold its files, .* got those of FashionMNIST; ", root=tmp_path / "mnist")
+
+
+def test_qmnist_is_said_to_be_missing(tmp_path: Path) -> None:
+    refused("QMNIST", "QMNIST: cannot be opened .*--download", root=tmp_path)
 
 
 def test_names_that_are_close_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
