@@ -941,7 +941,7 @@ def test_acceptance_is_a_share(tmp_path: Path, rate: float) -> None:
     SampleBank.generate(Noise(), 2, seed=0, path=tmp_path / "bank", progress=False)
     path = tmp_path / "bank" / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "acceptance": [None, rate]}))
-    with pytest.raises(DataError, match="acceptance: must be from 0 to 1"):
+    with pytest.raises(DataError, match="acceptance"):
         SampleBank.open(tmp_path / "bank")
 
 

@@ -1,5 +1,6 @@
 """Two processes train as one with twice the batch; started as users start them."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,8 @@ def launched(tmp_path_factory) -> Path:
     (folder / "script.py").write_text(SCRIPT)
     # --multi_gpu is what makes it start several; without GPUs they meet over gloo
     options = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
-    options += ["--main_process_port=0"]
+    with socket.create_server(("localhost", 0)) as free:
+        options += [f"--main_process_port={free.getsockname()[1]}"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", *options, str(folder / "script.py")]
     run = subprocess.run(
         [*launch, repr(recipe(16)), str(folder)], capture_output=True, text=True, timeout=200, check=False
