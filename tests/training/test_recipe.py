@@ -273,7 +273,7 @@ def test_overrides_apply_in_order_and_change_nothing_of_the_caller() -> None:
         ("model.beta=.nan", "^recipe.model.beta: must be plain"),
         ("family=gan", "^recipe.family: must be one of vae, got 'gan'"),
         ("a\nb=1", "^recipe.a b: unknown field"),
-        ("a." * 5000 + "b=1", "^recipe.a: must be plain"),
+        ("a." * 5000 + "b=1", r"^recipe(\.a: must be plain|: invalid JSON: recursion limit)"),
     ],
 )
 def test_wrong_overrides(override: str, message: str) -> None:
