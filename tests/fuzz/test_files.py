@@ -936,12 +936,20 @@ def test_headers_that_safetensors_refuses(tmp_path: Path, header: bytes) -> None
         load_tensors(pack(header, b""))
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.5, 2**63])
-def test_acceptance_is_a_share(tmp_path: Path, rate: float) -> None:
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        (-0.1, "acceptance: must be from 0 to 1"),
+        (1.5, "acceptance: must be from 0 to 1"),
+        # before 2.10, pydantic refuses a whole number that large before the share is looked at
+        (2**63, r"acceptance(: must be from 0 to 1|\.1: input should be a valid number)"),
+    ],
+)
+def test_acceptance_is_a_share(tmp_path: Path, rate: float, message: str) -> None:
     SampleBank.generate(Noise(), 2, seed=0, path=tmp_path / "bank", progress=False)
     path = tmp_path / "bank" / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "acceptance": [None, rate]}))
-    with pytest.raises(DataError, match="acceptance"):
+    with pytest.raises(DataError, match=message):
         SampleBank.open(tmp_path / "bank")
 
 
