@@ -2,6 +2,8 @@
 
 import hashlib
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -50,3 +52,24 @@ def make_generator(seed: int, *keys: int | str) -> torch.Generator:
     True
     """
     return torch.Generator().manual_seed(derive_seed(seed, *keys))
+
+
+@contextmanager
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators (CPU and `device`) within a block, and give them their states back.
+
+    For what draws from them alone: new weights, dropout, metrics of other libraries.
+
+    >>> with own_randomness(0, torch.device("cpu")):
+    ...     first = torch.rand(1)
+    >>> with own_randomness(0, torch.device("cpu")):
+    ...     torch.equal(torch.rand(1), first)
+    True
+    """
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

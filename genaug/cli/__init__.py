@@ -4,6 +4,7 @@ import typer
 
 from genaug.cli.bench import bench_command
 from genaug.cli.demo import demo_command
+from genaug.cli.evaluate import evaluate_app
 from genaug.cli.models import models_command
 from genaug.cli.sample import sample_command
 from genaug.cli.train import train_command
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("sample")(sample_command)
+app.add_typer(evaluate_app, name="evaluate")
 app.command("models")(models_command)
 app.command("bench")(bench_command)
 

@@ -2,7 +2,9 @@
 
 import functools
 import signal
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,6 +19,29 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [defaul
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="'digits'; a folder of class folders; a .parquet, .csv or .tsv file; OWNER/NAME on the Hugging Face "
+        "hub; or a data set of torchvision, such as FashionMNIST."
+    ),
+]
+Split = Annotated[str | None, typer.Option(help="Part of the data, or 'all'. [default: train, where there are parts]")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of images (parquet, hub, CSV).")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of classes (parquet, hub, CSV).")]
+Root = Annotated[Path | None, typer.Option(help="Folder of a torchvision data set.")]
+Download = Annotated[bool, typer.Option("--download", help="Let torchvision download into --root.")]
+Resize = Annotated[str | None, typer.Option(help="Resize all images to HEIGHTxWIDTH.")]
+Grayscale = Annotated[bool, typer.Option("--grayscale", help="Make all images gray.")]
+LimitPerClass = Annotated[int | None, typer.Option(help="Use at most this many images of each class.")]
+Longtail = Annotated[
+    float | None, typer.Option(help="Use a long-tailed subset: the first class is this many times the last.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, and list, what cannot be read.")]
+MemoryLimit = Annotated[
+    float, typer.Option(help="Keep this many GiB of pixels in memory at most; more go to a file in TMPDIR.")
+]
 
 
 def one_line_errors(command: F) -> F:
@@ -36,6 +61,21 @@ def one_line_errors(command: F) -> F:
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]
+
+
+@contextmanager
+def warnings_in_words(*, ignore: type[Warning] | None = None) -> Iterator[None]:
+    """Print warnings on the standard error stream as they come, without the place in the code.
+
+    Args:
+        ignore: warnings of this class are not printed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        if ignore is not None:
+            warnings.simplefilter("ignore", ignore)
+        warnings.showwarning = lambda message, *place, **rest: typer.echo(f"warning: {message}", err=True)
+        yield
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

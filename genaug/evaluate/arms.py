@@ -1,7 +1,6 @@
 """An arm: one way to train the classifier of a comparison."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from genaug.data import LabeledImages
 from genaug.errors import GenaugError, shorten
 from genaug.mixing import MixedDataset
 from genaug.mixing.targets import Target
-from genaug.seeding import derive_seed
+from genaug.seeding import derive_seed, own_randomness
 from genaug.training.schedules import ClassSampler, cosine_with_warmup
 
 
@@ -66,7 +65,7 @@ def train_classifier(
 
     Weights at the start, the draws of classes and dropout depend on `seed` alone, so that arms are paired.
     """
-    with _own_randomness(derive_seed(seed, "classifier"), device):
+    with own_randomness(derive_seed(seed, "classifier"), device):
         net = classifier(train.spec).to(device).train()
     dataset: Any = train
     if arm.source is not None:
@@ -81,7 +80,7 @@ def train_classifier(
             group["lr"] = budget.learning_rate * factor
         rows = sampler.rows(step, batch_size=budget.batch_size).tolist()
         images, labels = _fetch(dataset, rows)
-        with _own_randomness(derive_seed(seed, "classifier dropout", step), device):
+        with own_randomness(derive_seed(seed, "classifier dropout", step), device):
             loss = F.cross_entropy(net(images.to(device)), labels.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -94,18 +93,6 @@ def predict(net: nn.Module, images: Tensor, *, device: torch.device, batch_size:
     """Return the predicted classes (N,) of public images (N, C, H, W), on the CPU."""
     with torch.no_grad():
         return torch.cat([net(chunk.to(device)).argmax(1).cpu() for chunk in images.split(batch_size)])
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, which new weights and dropout draw from, and give them their states back."""
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _is_maker(source: Any) -> bool:

@@ -1,5 +1,6 @@
 """Compare arms over paired seeds, with an interval for the difference to a rival."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -170,7 +171,7 @@ def compare_arms(
 
         for seed in seeds:
             part = train(seed) if callable(train) else train
-            _check_parts(part, test)
+            check_parts(part, test)
             for name, arm in arms.items():
                 update(0, description=f"seed {seed}: {name}")
                 began = time.perf_counter()
@@ -187,12 +188,17 @@ def compare_arms(
     return comparison
 
 
-def _check_parts(train: LabeledImages, test: LabeledImages) -> None:
+def check_parts(train: LabeledImages, test: LabeledImages) -> None:
+    """Raise a `DataError` unless both parts hold images, of one format and the same classes, and share none."""
     for name, part in (("train", train), ("test", test)):
         if not len(part):
             raise DataError(f"{name} must hold at least one image, got none")
     if train.spec != test.spec:
         raise DataError(f"train and test must have one format and the same classes, got {train.spec} and {test.spec}")
-    shared = {image.numpy().tobytes() for image in train.images} & {image.numpy().tobytes() for image in test.images}
+    shared = _hash_images(train) & _hash_images(test)
     if shared:
         raise DataError(f"train and test must not share images, got {len(shared)} shared; remove them from train")
+
+
+def _hash_images(data: LabeledImages) -> set[bytes]:
+    return {hashlib.sha256(image.numpy().tobytes()).digest() for image in data.images.cpu()}

@@ -1,7 +1,8 @@
-"""Pictures of a comparison; drawn without pyplot, so that no global state of matplotlib changes."""
+"""Pictures of what was measured; drawn without pyplot, so that no global state of matplotlib changes."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from genaug.bank import SampleBank
 from genaug.data import LabeledImages
 from genaug.evaluate.comparison import Comparison
+from genaug.evaluate.drawing import can_reconstruct
+from genaug.images import to_uint8
+from genaug.seeding import make_generator
 from genaug.storage import explain_write_errors
 
 COLUMNS = 6
@@ -38,6 +42,40 @@ def plot_real_beside_synthetic(real: LabeledImages, bank: SampleBank, path: Path
         name, count = real.spec.class_names[label], int((real.labels == label).sum())
         axes[label, COLUMNS].text(0.5, 0.5, f"{name}\n{count} real", ha="center", va="center", fontsize=7)
     figure.suptitle("real (left) and synthetic (right)", fontsize=9)
+    _save(figure, path)
+
+
+def plot_fidelity(source: Any, real: LabeledImages, path: Path, *, seed: int) -> None:
+    """Save a picture with a block for each class: real images, their reconstructions, and samples, a row each.
+
+    Args:
+        source: a model or a bank; without `encode` and `decode` a block has no reconstructions.
+        real: held-out images.
+        path: PNG file.
+        seed: of the samples.
+
+    Raises:
+        GenaugError: the disk is full or not writable.
+    """
+    classes = min(real.spec.num_classes, MAX_ROWS)
+    names = ["real", "reconstruction", "sample"] if can_reconstruct(source) else ["real", "sample"]
+    figure = Figure(figsize=(0.6 * COLUMNS + 2.2, (0.6 * len(names) + 0.2) * classes + 0.2), layout="constrained")
+    axes = figure.subplots(classes, 1, squeeze=False)[:, 0]
+    height, width = real.spec.height or real.images.shape[2], real.spec.width or real.images.shape[3]
+    for label, axis in enumerate(axes):
+        own = real.images[real.labels == label][:COLUMNS]
+        labels = torch.full((COLUMNS,), label)
+        rows = [own]
+        if can_reconstruct(source):
+            again = labels[: len(own)]
+            rows.append(source.decode(source.encode(own, again), again) if len(own) else own)
+        rows.append(source.sample(labels, generator=make_generator(seed, "fidelity picture", label)))
+        axis.imshow(_tile([to_uint8(images).cpu() for images in rows], height, width), cmap="gray", vmin=0, vmax=255)
+        axis.set_yticks([(height + 1) * (row + 0.5) for row in range(len(names))], names, fontsize=7)
+        axis.set_xticks([])
+        axis.tick_params(length=0)
+        axis.set_frame_on(False)
+        axis.set_title(real.spec.class_names[label], fontsize=8)
     _save(figure, path)
 
 
@@ -70,6 +108,18 @@ def plot_recall(comparison: Comparison, path: Path, *, counts: Sequence[int]) ->
     axis.set_ylim(0, 1.02)
     axis.legend(loc="lower left", fontsize=8)
     _save(figure, path)
+
+
+def _tile(rows: Sequence[torch.Tensor], height: int, width: int) -> NDArray[np.uint8]:
+    """Return rows of up to six images (n, C, H, W) as one picture on white, one pixel apart."""
+    colored = max(images.shape[1] for images in rows) == 3
+    shape = (len(rows) * (height + 1), COLUMNS * (width + 1))
+    picture = np.full((*shape, 3) if colored else shape, 255, dtype=np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            top, left = row * (height + 1), column * (width + 1)
+            picture[top : top + height, left : left + width] = _for_display(image)
+    return picture
 
 
 def _for_display(image: torch.Tensor) -> NDArray[np.uint8]:

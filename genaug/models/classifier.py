@@ -1,5 +1,6 @@
 """The small classifier that comparisons train under every arm."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,11 +34,15 @@ class SmallCNN(nn.Module):
             inputs = outputs
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(inputs, spec.num_classes)
+        self.to(memory_format=torch.channels_last)  # faster on CPUs
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, num_classes) for public images (N, C, H, W), uint8 or float in [0, 1]."""
-        h = self.features(to_model(images))
-        return self.head(F.adaptive_avg_pool2d(h, 1).flatten(1))  # type: ignore[no-any-return]
+        return self.head(self.pool(images))  # type: ignore[no-any-return]
+
+    def pool(self, images: Tensor) -> Tensor:
+        """Return what `head` makes logits of: (N, `head.in_features`), averages over the last feature maps."""
+        return F.adaptive_avg_pool2d(self.features(to_model(images)), 1).flatten(1)
 
 
 def _conv_norm(inputs: int, outputs: int) -> list[nn.Module]:

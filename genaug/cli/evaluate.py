@@ -1,0 +1,121 @@
+"""`genaug evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genaug.cli.options import (
+    Data,
+    Debug,
+    Device,
+    Download,
+    Grayscale,
+    ImageColumn,
+    LabelColumn,
+    LimitPerClass,
+    Longtail,
+    MemoryLimit,
+    Overwrite,
+    Quiet,
+    Resize,
+    Root,
+    Seed,
+    SkipBad,
+    Split,
+    one_line_errors,
+    parse_size,
+    warnings_in_words,
+)
+
+evaluate_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Measure a model or a bank on held-out real images."
+)
+
+
+@evaluate_app.command("fidelity")
+@one_line_errors
+def fidelity_command(
+    model: Annotated[
+        str, typer.Argument(help="A shipped model's name, a path (./run/model), a hub id, or a bank's path (./bank).")
+    ],
+    data: Data,
+    test: Annotated[
+        str | None, typer.Option(help="Other data to hold samples against. [default: the part test of --data]")
+    ] = None,
+    split: Split = None,
+    test_split: Annotated[
+        str | None, typer.Option(help="Part of the held-out data, or 'all'. [default: test; of --test, all]")
+    ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            help="For choosing settings: hold out this share of the training part, which the model has not seen either "
+            "where its recipe held out as much or more, and leave the test part alone."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Samples to draw. [default: as many as held-out images, at most 10,000]")
+    ] = None,
+    classifier_steps: Annotated[
+        int, typer.Option(help="Training steps of the classifier; figures compare with those of the same number only.")
+    ] = 1000,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
+    download: Download = False,
+    resize: Resize = None,
+    grayscale: Grayscale = False,
+    limit_per_class: LimitPerClass = None,
+    longtail: Longtail = None,
+    skip_bad: SkipBad = False,
+    memory_limit: MemoryLimit = 2.0,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for fidelity.json and fidelity.png. [default: only print]")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure how close samples and reconstructions are to held-out real images, for each class.
+
+    FID and KID are taken in the features of a small classifier that is trained on the training part, and stand beside
+    those of as many real training images. --limit-per-class and --longtail apply to the training part alone; give all
+    data options as in training.
+
+    Example: [bold]genaug evaluate fidelity digits-vae --data digits --output fidelity[/bold]
+
+    Example: [bold]genaug evaluate fidelity ./run/model --data photos --resize 32x32 --validation 0.1[/bold]
+    """
+    from genaug.workflows.fidelity import run_fidelity
+
+    with warnings_in_words():
+        run_fidelity(
+            model,
+            data=data,
+            test=test,
+            split=split,
+            test_split=test_split,
+            validation=validation,
+            samples=samples,
+            classifier_steps=classifier_steps,
+            reading={
+                "image_column": image_column,
+                "label_column": label_column,
+                "root": root,
+                "download": download,
+                "resize": parse_size(resize),
+                "grayscale": grayscale,
+                "skip_bad": skip_bad,
+                "memory_limit": memory_limit,
+            },
+            limit_per_class=limit_per_class,
+            longtail=longtail,
+            output=output,
+            seed=seed,
+            device=device,
+            overwrite=overwrite,
+            progress=not quiet,
+        )

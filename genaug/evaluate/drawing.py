@@ -1,0 +1,83 @@
+"""What a source draws and reconstructs, to be measured beside real images of the same classes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genaug.data import LabeledImages
+from genaug.errors import DataError, GenaugError, shorten
+from genaug.images import to_float, to_uint8
+from genaug.progress import progress_bar
+from genaug.seeding import make_generator
+
+MAX_SAMPLES = 10_000
+CHUNK = 500  # images drawn at once; fixed, since a model's samples depend on the size of the batch
+
+
+def choose_labels(test: LabeledImages, *, samples: int | None, seed: int) -> Tensor:
+    """Return the labels (samples,) of samples: those of `test` in shuffled order, over and over.
+
+    Raises:
+        GenaugError: fewer than 4 samples or held-out images.
+    """
+    count = min(len(test), MAX_SAMPLES) if samples is None else samples
+    if type(count) is not int or count < 4:
+        raise GenaugError(f"samples must be an integer of at least 4, got {shorten(count)}")
+    if len(test) < 4:
+        raise GenaugError(f"test must hold at least 4 images to measure distances to, got {len(test)}")
+    order = torch.randperm(len(test), generator=make_generator(seed, "fidelity labels"))
+    return test.labels[order.repeat(-(-count // len(test)))[:count]]
+
+
+def match_rows(available: Tensor, wanted: Tensor, *, seed: int) -> Tensor:
+    """Return a row of `available` labels for each of those `wanted`, none twice before all of its class are taken.
+
+    >>> match_rows(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1, 0]), seed=0)[1::2]
+    tensor([0, 0])
+    """
+    rows = torch.empty_like(wanted)
+    for label in wanted.unique().tolist():
+        places = torch.nonzero(wanted == label).flatten()
+        members = torch.nonzero(available == label).flatten()
+        order = torch.randperm(len(members), generator=make_generator(seed, "fidelity training images", label))
+        rows[places] = members[order.repeat(-(-len(places) // len(members)))[: len(places)]]
+    return rows
+
+
+def draw_samples(source: Any, labels: Tensor, *, seed: int, progress: bool) -> Iterator[Tensor]:
+    """Yield samples (n, C, H, W) of `labels` in chunks, as uint8 on the CPU, which is what real images are.
+
+    Raises:
+        DataError: samples of another number, size or range than asked for.
+    """
+    with progress_bar("samples", total=len(labels), enabled=progress) as update, torch.no_grad():
+        for number, chunk in enumerate(labels.split(CHUNK)):
+            images = source.sample(chunk, generator=make_generator(seed, "fidelity samples", number))
+            source.spec.check_images(images, name="images of source")
+            if images.ndim != 4 or len(images) != len(chunk):
+                raise DataError(
+                    f"images of source must be as many as the labels ({len(chunk)}), got shape {tuple(images.shape)}"
+                )
+            yield to_uint8(images).cpu()
+            update(len(chunk))
+
+
+def can_reconstruct(source: Any) -> bool:
+    """Tell whether `source` has `encode` and `decode`."""
+    return callable(getattr(source, "encode", None)) and callable(getattr(source, "decode", None))
+
+
+def reconstruction_errors(source: Any, data: LabeledImages) -> Tensor | None:
+    """Return the mean squared error (N,) of the reconstruction of each image, on the [0, 1] scale; on the CPU.
+
+    With its label an image is encoded and decoded again. None where `source` cannot.
+    """
+    if not can_reconstruct(source):
+        return None
+    errors = []
+    for images, labels in zip(data.images.split(CHUNK), data.labels.split(CHUNK), strict=True):
+        made = source.decode(source.encode(images, labels), labels).cpu()
+        errors.append((made - to_float(images)).square().flatten(1).mean(1))
+    return torch.cat(errors)

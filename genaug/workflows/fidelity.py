@@ -1,0 +1,185 @@
+"""Measure a model or a bank on held-out images: the parts of the data, the figures, a table, a picture."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from genaug import __version__
+from genaug.bank import SampleBank
+from genaug.bank.files import PROVENANCE
+from genaug.data import LabeledImages, load_data, stratified_split
+from genaug.devices import choose_device
+from genaug.errors import DataWarning, GenaugError, shorten
+from genaug.evaluate import FidelityResult, measure_fidelity
+from genaug.evaluate.plots import plot_fidelity
+from genaug.features import STEPS
+from genaug.storage import check_vacant, expand, new_directory, write_json
+from genaug.zoo import is_path, load
+
+RESULTS, PICTURE = "fidelity.json", "fidelity.png"
+MAX_ROWS = 40
+
+
+def run_fidelity(
+    model: str,
+    *,
+    data: Any,
+    test: Any = None,
+    split: str | None = None,
+    test_split: str | None = None,
+    validation: float | None = None,
+    samples: int | None = None,
+    classifier_steps: int = STEPS,
+    reading: Mapping[str, Any] | None = None,
+    limit_per_class: int | None = None,
+    longtail: float | None = None,
+    output: str | Path | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> FidelityResult:
+    """Measure a model or a bank on held-out images (`measure_fidelity`), print a table, and write the figures.
+
+    Args:
+        model: what `genaug.load` takes, or the path of a bank.
+        data: what `genaug.data.load_data` takes.
+        test: other data to hold out; by default a part of `data`.
+        split: the part to train the classifier on; "train" where there are parts.
+        test_split: the held-out part; "test", or all of `test` where that is given.
+        validation: hold out this share of the training part instead, with the seed of the model's recipe: the images
+            are then among those that the recipe's `validation_fraction` kept from the model.
+        samples: how many to draw.
+        classifier_steps: training steps of the classifier.
+        reading: further arguments of `load_data` for both parts.
+        limit_per_class, longtail: of the training part; drawn with the seed of the model's recipe, as `genaug train`
+            does.
+        output: folder for `fidelity.json` and `fidelity.png`.
+        seed: of samples and classifier.
+        device: where to compute; a GPU if there is one, else the CPU.
+        overwrite: replace these two files in `output`.
+        progress: show progress bars.
+
+    Raises:
+        GenaugError: an unknown model, parts that cannot be read or do not fit the model, an `output` that exists, a
+            validation part that the model was trained on.
+    """
+    target = None if output is None else expand(output)
+    if target is not None:
+        check_vacant(target, overwrite=overwrite)
+        if target.exists() and not target.is_dir():
+            raise GenaugError(f"{target}: is a file; choose a folder as output")
+    where = choose_device(device)
+    source = _open_source(model, where)
+    recipe = getattr(source, "recipe", None) or {}
+    drawn_with = recipe.get("seed", seed)
+    train = load_data(
+        data, split=split, limit_per_class=limit_per_class, longtail=longtail, seed=drawn_with, **(reading or {})
+    )
+    if validation is None:
+        held_out_part = test_split or ("test" if test is None else "all")
+        held_out = load_data(data if test is None else test, split=held_out_part, **(reading or {}))
+    else:
+        _check_validation(validation, recipe, test=test, test_split=test_split)
+        held_out_part = f"{validation:g} of the training part"
+        kept, rest = stratified_split(train.labels, fraction=validation, seed=drawn_with)
+        train, held_out = train.subset(kept), train.subset(rest)
+    result = measure_fidelity(
+        source,
+        train=train,
+        test=held_out,
+        seed=seed,
+        samples=samples,
+        classifier_steps=classifier_steps,
+        device=where,
+        progress=progress,
+    )
+    print_fidelity(result)
+    if target is not None:
+        facts = {"model": model, "data": str(data), "held_out_data": str(test or data), "held_out_part": held_out_part}
+        versions = {"genaug": __version__, "torch": torch.__version__}
+        _write(target, {**facts, **result.to_dict(), "versions": versions}, source, held_out, overwrite=overwrite)
+    return result
+
+
+def print_fidelity(result: FidelityResult) -> None:
+    """Print the figures of all images and of each class, and what they were taken in."""
+    console = Console()
+    table = Table(
+        "class", "images", "FID", "real", "KID", "real", "found", "real", "MSE", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    everything = [result.sample_scores["accuracy"], result.held_out_scores["accuracy"], result.reconstruction_mse]
+    ours, real = result.sample_distance, result.training_distance
+    table.add_row("all", str(result.images["held_out"]), *_cells(ours, real, *everything), style="bold")
+    for one in result.classes[:MAX_ROWS]:
+        own = [one.sample_recall, one.held_out_recall, one.reconstruction_mse]
+        table.add_row(escape(one.name), str(one.held_out), *_cells(one.sample_distance, one.training_distance, *own))
+    if len(result.classes) > MAX_ROWS:
+        table.add_row(f"... {len(result.classes) - MAX_ROWS} more")
+    console.print(table)
+    features, images = result.features, result.images
+    lines = [
+        f"{images['samples']} samples against {images['held_out']} held-out images, in {features['num_features']} "
+        f"features of a classifier trained on {images['training']} training images.",
+        f"real: as many training images with the same labels ({images['training_compared']} different ones), and, of "
+        "found, the held-out images.",
+        "found: share that the classifier finds in their class, in percent. MSE: of reconstructions, on the [0, 1] "
+        "scale.",
+        f"FID of a class needs more than {features['num_features']} images.",
+    ]
+    if result.model_scores:
+        figures = ", ".join(f"{name} {value}" for name, value in result.model_scores.items())
+        lines.append(f"the model on the held-out images: {figures}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _cells(ours: Any, real: Any, found: float | None, right: float | None, error: float | None) -> list[str]:
+    shares = ["-" if share is None else f"{100 * share:.1f}" for share in (found, right)]
+    distances = [ours.fid, real.fid, ours.kid, real.kid]
+    return [*("-" if value is None else f"{value:.3f}" for value in distances), *shares, _short(error)]
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _open_source(name: str, device: torch.device) -> Any:
+    if is_path(name) and (expand(name) / PROVENANCE).is_file():
+        return SampleBank.open(name)
+    return load(name, device=device)
+
+
+def _check_validation(validation: float, recipe: Mapping[str, Any], *, test: Any, test_split: str | None) -> None:
+    if test is not None or test_split is not None:
+        raise GenaugError("validation is a part of the training data, so leave --test and --test-split (test=) out")
+    if not recipe:
+        warnings.warn(
+            "it is not known what this was trained on: the validation part may be among it", DataWarning, stacklevel=3
+        )
+        return
+    own = recipe["training"]["validation_fraction"]
+    if not 0 < validation <= own:
+        advice = (
+            f"--validation {own:g}" if own else "a model trained with --set training.validation_fraction=0.1 or more"
+        )
+        raise GenaugError(
+            f"validation must be above 0 and at most {own:g}, the share of the training part that the model has not "
+            f"seen, got {shorten(validation)}; use {advice}"
+        )
+
+
+def _write(target: Path, values: dict[str, Any], source: Any, held_out: LabeledImages, *, overwrite: bool) -> None:
+    with new_directory(target, overwrite=overwrite, last=RESULTS) as aside:
+        plot_fidelity(source, held_out, aside / PICTURE, seed=values["seed"])
+        write_json(aside / RESULTS, values)
+    Console().print(f"Figures and a picture: {target}", highlight=False, markup=False, soft_wrap=True)

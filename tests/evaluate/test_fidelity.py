@@ -1,0 +1,324 @@
+"""Fidelity: noise is worse than a model and a model than real images; and every figure is what its name says."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor
+
+import genaug
+from genaug import DataError, DataSpec, GenaugError, SampleBank
+from genaug.data import LabeledImages, load_data, stratified_split
+from genaug.evaluate import Distance, measure_fidelity
+from genaug.evaluate.drawing import choose_labels, draw_samples, match_rows
+from genaug.evaluate.plots import plot_fidelity
+from genaug.features import ClassifierFeatures, fit_features
+from genaug.metrics import frechet_distance, kernel_distance
+from genaug.models import VAE, Model, VAEConfig
+
+
+@pytest.fixture(scope="module")
+def train_part() -> LabeledImages:
+    return load_data("digits")
+
+
+@pytest.fixture(scope="module")
+def test_part() -> LabeledImages:
+    return load_data("digits", split="test")
+
+
+@pytest.fixture(scope="module")
+def features(train_part: LabeledImages) -> ClassifierFeatures:
+    return fit_features(train_part, seed=0, steps=400, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def digits_vae() -> Model:
+    return genaug.load("digits-vae")
+
+
+def noise(spec: DataSpec) -> Any:
+    def sample(labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(len(labels), spec.channels, spec.height or 8, spec.width or 8, generator=generator)
+
+    return SimpleNamespace(spec=spec, sample=sample)
+
+
+def mislabeled(model: Model) -> Any:
+    """The same images, each under the class after its own."""
+    return SimpleNamespace(spec=model.spec, sample=lambda labels, **options: model.sample((labels + 1) % 10, **options))
+
+
+def one_image_a_class(data: LabeledImages) -> Any:
+    first = torch.stack([data.images[data.labels == label][0] for label in range(10)])
+    return SimpleNamespace(spec=data.spec, sample=lambda labels, **options: first[labels])
+
+
+# --- the order that it is for
+
+
+def test_noise_is_worse_than_the_model_and_the_model_than_real_images(features, train_part, test_part, digits_vae):
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
+    vae, static = (measure_fidelity(source, **options) for source in (digits_vae, noise(test_part.spec)))
+    assert static.sample_distance.fid > 20 * vae.sample_distance.fid
+    assert vae.sample_distance.fid > vae.training_distance.fid > 0
+    assert static.sample_distance.kid > 10 * vae.sample_distance.kid
+    assert static.sample_scores["accuracy"] < 0.2 < 0.9 < vae.sample_scores["accuracy"]
+    assert static.training_distance == vae.training_distance
+
+
+def test_wrong_classes_show_in_the_classes_alone(features, train_part, test_part, digits_vae):
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
+    right, wrong = (measure_fidelity(source, **options) for source in (digits_vae, mislabeled(digits_vae)))
+    assert wrong.sample_distance.fid < 2 * right.sample_distance.fid
+    assert wrong.sample_scores["accuracy"] < 0.05
+    for good, bad in zip(right.classes, wrong.classes, strict=True):
+        assert bad.sample_distance.kid > good.sample_distance.kid + 1
+        assert bad.sample_recall < 0.2
+
+
+def test_a_source_of_one_image_a_class_is_found_out(features, train_part, test_part, digits_vae):
+    """A collapsed generator has perfect labels, and a distance that shows it."""
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
+    collapsed = measure_fidelity(one_image_a_class(train_part), **options)
+    assert collapsed.sample_scores["accuracy"] > 0.9
+    assert collapsed.sample_distance.fid > 2 * measure_fidelity(digits_vae, **options).sample_distance.fid
+
+
+# --- each figure
+
+
+@pytest.fixture(scope="module")
+def result(features: ClassifierFeatures, train_part: LabeledImages, test_part: LabeledImages, digits_vae: Model) -> Any:
+    return measure_fidelity(digits_vae, train=train_part, test=test_part, seed=5, features=features)
+
+
+def test_counts_and_names(result, features, train_part, test_part):
+    assert result.source == "vae"
+    assert result.images == {"training": 1198, "held_out": 599, "samples": 599, "training_compared": 599}
+    assert result.features == {"name": "classifier", "num_features": 64, **features.settings}
+    assert [one.name for one in result.classes] == test_part.classes
+    assert [one.held_out for one in result.classes] == [one.samples for one in result.classes] == test_part.counts
+
+
+def test_distances_are_those_of_what_was_drawn(result, features, test_part, digits_vae):
+    labels = choose_labels(test_part, samples=None, seed=5)
+    samples = torch.cat(list(draw_samples(digits_vae, labels, seed=5, progress=False)))
+    assert samples.dtype == torch.uint8  # as real images are
+    real, synthetic = features.extract(test_part.images), features.extract(samples)
+    assert result.sample_distance.fid == pytest.approx(frechet_distance(real, synthetic))
+    assert (result.sample_distance.kid, result.sample_distance.kid_std) == kernel_distance(real, synthetic, seed=5)
+    own = kernel_distance(real[test_part.labels == 7], synthetic[labels == 7], seed=5)
+    assert (result.classes[7].sample_distance.kid, result.classes[7].sample_distance.kid_std) == own
+    found = features.classify(synthetic)
+    assert result.sample_scores["accuracy"] == pytest.approx(float((found == labels).double().mean()))
+    assert result.classes[7].sample_recall == pytest.approx(float((found == 7)[labels == 7].double().mean()))
+    assert [one.held_out_recall for one in result.classes] == features.score(test_part)["recall"]
+
+
+def test_the_distance_beside_it_is_of_training_images_with_the_same_labels(result, features, train_part, test_part):
+    labels = choose_labels(test_part, samples=None, seed=5)
+    rows = match_rows(train_part.labels, labels, seed=5)
+    training = features.extract(train_part.images[rows])
+    assert torch.equal(train_part.labels[rows], labels)
+    expected = frechet_distance(features.extract(test_part.images), training)
+    assert result.training_distance.fid == pytest.approx(expected)
+
+
+def test_reconstruction_errors_agree_with_the_models_own(result, digits_vae, test_part):
+    own = digits_vae.measure(test_part.images, test_part.labels)
+    assert result.model_scores == own
+    assert result.reconstruction_mse == pytest.approx(own["reconstruction_mse"], abs=1e-6)
+    for one, label in ((result.classes[2], 2), (result.classes[9], 9)):
+        images = test_part.images[test_part.labels == label]
+        labels = torch.full((len(images),), label)
+        made = digits_vae.decode(digits_vae.encode(images, labels), labels)
+        assert one.reconstruction_mse == pytest.approx(float((made - images / 255).square().mean()), rel=1e-4)
+    weighted = sum(one.reconstruction_mse * one.held_out for one in result.classes) / 599
+    assert weighted == pytest.approx(result.reconstruction_mse, rel=1e-5)
+
+
+def test_the_result_is_plain_json(result):
+    report = result.to_dict()
+    assert json.loads(json.dumps(report, allow_nan=False)) == json.loads(json.dumps(report))
+    assert report["least_images_of_a_class"] == {"fid": 65, "kid": 10}
+    assert report["classes"][3]["sample_distance"]["fid"] is None  # of 61 images
+
+
+def test_fid_of_a_class_needs_more_images_than_features():
+    digits = load_data("digits", split="all")
+    kept, rest = stratified_split(digits.labels, fraction=0.5, seed=0)
+    train, test = digits.subset(kept), digits.subset(rest)
+    fitted = fit_features(train, seed=0, steps=20, device="cpu")
+    model = genaug.load("digits-vae")
+    full = measure_fidelity(model, train=train, test=test, features=fitted)
+    assert all(one.sample_distance.fid > 0 and one.training_distance.fid > 0 for one in full.classes)
+    fewer = measure_fidelity(model, train=train, test=test, features=fitted, samples=640)
+    assert [one.sample_distance.fid is not None for one in fewer.classes] == [one.samples > 64 for one in fewer.classes]
+    assert {one.sample_distance.fid is None for one in fewer.classes} == {True, False}
+
+
+def test_a_bank_is_measured_too(features, train_part, test_part, digits_vae):
+    bank = SampleBank.generate(digits_vae, 100, seed=0, progress=False)
+    found = measure_fidelity(bank, train=train_part, test=test_part, features=features)
+    assert found.source == "SampleBank"
+    assert found.sample_scores["accuracy"] > 0.9
+    assert (found.reconstruction_mse, found.model_scores) == (None, {})
+    assert {one.reconstruction_mse for one in found.classes} == {None}
+
+
+def test_classes_without_or_with_few_held_out_images(features, train_part, test_part, digits_vae):
+    counts = [0, 3, 9, 10, 60, 60, 60, 60, 58, 60]
+    rows = torch.cat([torch.nonzero(test_part.labels == label).flatten()[:n] for label, n in enumerate(counts)])
+    found = measure_fidelity(digits_vae, train=train_part, test=test_part.subset(rows), features=features)
+    assert [one.held_out for one in found.classes] == counts
+    assert [one.sample_distance.kid is None for one in found.classes] == [True, True, True] + 7 * [False]
+    empty = found.classes[0]
+    assert (empty.samples, empty.sample_distance) == (0, Distance(None, None, None))
+    assert (empty.sample_recall, empty.held_out_recall, empty.reconstruction_mse) == (None, None, None)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_samples_follow_the_shares_of_the_held_out_classes(features, train_part, test_part, digits_vae):
+    rows = torch.cat([torch.arange(599), torch.nonzero(test_part.labels == 1).flatten().repeat(3)])
+    skewed = test_part.subset(rows)
+    labels = choose_labels(skewed, samples=2 * len(skewed), seed=0)
+    assert torch.equal(labels.bincount(), 2 * skewed.labels.bincount())
+    few = choose_labels(skewed, samples=200, seed=0)
+    assert int((few == 1).sum()) == pytest.approx(200 * skewed.counts[1] / len(skewed), abs=20)
+    found = measure_fidelity(digits_vae, train=train_part, test=test_part, features=features, samples=1300)
+    assert found.images["samples"] == 1300
+    assert found.images["training_compared"] == 1198  # all there are, some of them twice
+
+
+def test_training_images_repeat_only_where_a_class_has_too_few():
+    available, wanted = torch.tensor([0] * 3 + [1] * 50), torch.tensor([0] * 7 + [1] * 40)
+    rows = match_rows(available, wanted, seed=0)
+    assert torch.equal(available[rows], wanted)
+    assert sorted(rows[:7].bincount().tolist()) == [2, 2, 3]
+    assert len(rows[7:].unique()) == 40
+
+
+# --- what it depends on
+
+
+def test_figures_depend_on_the_seed_alone(train_part, test_part, digits_vae):
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "classifier_steps": 3, "device": "cpu"}
+    first = measure_fidelity(digits_vae, seed=1, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(77)
+        assert measure_fidelity(digits_vae, seed=1, **options) == first
+    other = measure_fidelity(digits_vae, seed=2, **options)
+    assert other.sample_distance != first.sample_distance
+    assert other.features["seed"] == 2
+
+
+def test_the_modes_of_a_model_are_kept(features, train_part, test_part):
+    with torch.random.fork_rng(devices=[]):
+        model = VAE(test_part.spec, VAEConfig(width=8, hidden=16, latent_dim=4)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measure_fidelity(model, train=train_part, test=test_part, features=features, samples=20)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_progress_is_shown_where_asked_for(features, train_part, test_part, capsys):
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "samples": 20}
+    measure_fidelity(noise(test_part.spec), features=features, **options)
+    assert capsys.readouterr() == ("", "")
+    measure_fidelity(noise(test_part.spec), classifier_steps=2, device="cpu", progress=True, **options)
+    said = capsys.readouterr().err
+    assert "classifier 2/2" in said
+    assert "samples 20/20" in said
+
+
+# --- refused, before anything is trained
+
+
+def test_images_or_classes_that_do_not_fit(train_part, test_part, digits_vae):
+    def changed(data: LabeledImages, spec: DataSpec, images: Tensor) -> LabeledImages:
+        return LabeledImages(images, data.labels, spec)
+
+    names = test_part.spec.class_names
+    larger, colored = DataSpec(1, 9, 9, names), DataSpec(3, 8, 8, names)
+    swapped = DataSpec(1, 8, 8, (names[1], names[0], *names[2:]))
+    wrong = [
+        (larger, lambda images: torch.nn.functional.pad(images, (0, 1, 0, 1)), "one size, got 1x8x8 and 1x9x9"),
+        (colored, lambda images: images.repeat(1, 3, 1, 1), "one size, got 1x8x8 and 3x8x8"),
+        (swapped, lambda images: images, "the same classes in the same order, got"),
+    ]
+    for spec, change, words in wrong:
+        train, test = (changed(data, spec, change(data.images)) for data in (train_part, test_part))
+        with pytest.raises(DataError, match=f"source and test must have .*{words}"):
+            measure_fidelity(digits_vae, train=train, test=test, device="cpu")
+        with pytest.raises(DataError, match="train and test must have one format"):
+            measure_fidelity(digits_vae, train=train, test=test_part, device="cpu")
+    fitted = fit_features(changed(train_part, swapped, train_part.images), seed=0, steps=1, device="cpu")
+    with pytest.raises(DataError, match="features must be of the images in test"):
+        measure_fidelity(digits_vae, train=train_part, test=test_part, features=fitted)
+
+
+@pytest.mark.parametrize("side", [None, 8])
+def test_a_source_of_any_size_fits(side, features, train_part, test_part):
+    source = noise(DataSpec(1, side, side, test_part.spec.class_names))
+    found = measure_fidelity(source, train=train_part, test=test_part, features=features, samples=20)
+    assert found.images["samples"] == 20
+
+
+def test_parts_that_cannot_be_compared(train_part, test_part, digits_vae):
+    mixed = train_part.subset(range(400))
+    with pytest.raises(DataError, match="must not share images, got 400 shared"):
+        measure_fidelity(digits_vae, train=train_part, test=mixed, device="cpu")
+    with pytest.raises(DataError, match="test must hold at least one image"):
+        measure_fidelity(digits_vae, train=train_part, test=test_part.subset([]), device="cpu")
+    with pytest.raises(GenaugError, match="test must hold at least 4 images"):
+        measure_fidelity(digits_vae, train=train_part, test=test_part.subset([0, 1, 2]), samples=10, device="cpu")
+    without = train_part.subset(torch.nonzero(train_part.labels != 6).flatten())
+    with pytest.raises(DataError, match=r"train must hold images of every class of test, got none of \['6'\]"):
+        measure_fidelity(digits_vae, train=without, test=test_part, device="cpu")
+
+
+@pytest.mark.parametrize("samples", [3, 0, -1, 10.0, True])
+def test_a_number_of_samples_that_is_none(samples, train_part, test_part, digits_vae):
+    with pytest.raises(GenaugError, match="samples must be an integer of at least 4, got"):
+        measure_fidelity(digits_vae, train=train_part, test=test_part, samples=samples, device="cpu")
+
+
+def test_sources_that_cannot_be_measured(features, train_part, test_part):
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
+    with pytest.raises(DataError, match="source must be a bank or a model that can sample"):
+        measure_fidelity(object(), **options)
+    spec = test_part.spec
+    wrong = {
+        "as many as the labels": lambda labels, **rest: torch.zeros(3, 1, 8, 8),
+        "within .0, 1.": lambda labels, **rest: torch.full((len(labels), 1, 8, 8), float("nan")),
+        "of size 1x8x8": lambda labels, **rest: torch.zeros(len(labels), 1, 8, 9),
+    }
+    for words, sample in wrong.items():
+        with pytest.raises(DataError, match=f"images of source .*must be.*{words}"):
+            measure_fidelity(SimpleNamespace(spec=spec, sample=sample), **options)
+    bank = SampleBank.generate(noise(spec), {"3": 5}, seed=0, progress=False)
+    with pytest.raises(DataError, match="has none of"):
+        measure_fidelity(bank, **options)
+
+
+# --- the picture
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_has_a_block_for_each_class(channels, test_part, tmp_path):
+    spec = DataSpec(channels, 12, 7, ("a", "b", "none"))
+    images = torch.randint(0, 256, (30, channels, 12, 7), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    data = LabeledImages(images, torch.arange(30) % 2, spec)
+    with torch.random.fork_rng(devices=[]):
+        model = VAE(spec, VAEConfig(width=8, hidden=16, latent_dim=4)).eval()
+    heights = []
+    for name, source in (("model", model), ("noise", noise(spec))):
+        plot_fidelity(source, data, tmp_path / f"{name}.png", seed=0)
+        with PIL.Image.open(tmp_path / f"{name}.png") as picture:
+            picture.load()
+            heights.append(picture.height)
+    assert heights[0] > heights[1] > 3 * 2 * 12  # rows of reconstructions in the first alone
