@@ -40,6 +40,9 @@ def train_command(
         float | None, typer.Option(help="Use a long-tailed subset: the first class is this many times the last.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out, and list, what cannot be read.")] = False,
+    memory_limit: Annotated[
+        float, typer.Option(help="Keep this many GiB of pixels in memory at most; more go to a file in TMPDIR.")
+    ] = 2.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the data, estimate the time, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest state in the output.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness. [default: the recipe's]")] = None,
@@ -81,6 +84,7 @@ def train_command(
             longtail=longtail,
             seed=settings.seed,
             skip_bad=skip_bad,
+            memory_limit=memory_limit,
         )
         seconds = estimate_seconds(settings, images, device=device) if dry_run else None
         print_check(check_data(images), table=not quiet or dry_run, seconds=seconds)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from genaug.data.labeled import LabeledImages
+from genaug.data.labeled import CHUNK, LabeledImages
 from genaug.errors import DataError, shorten
 
 SCARCE = 2  # a class of fewer images has no variation to learn
@@ -52,15 +52,14 @@ def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | Non
     places, targets = _by_content(data), data.targets
     classes = {key: {targets[row] for row in rows} for key, rows in places.items()}
     conflicting = [key for key, found in classes.items() if len(found) > 1]
-    flat = data.images.flatten(1)
-    constant = int((flat.amin(1) == flat.amax(1)).sum())
+    lowest, highest = data.images.amin((1, 2, 3)), data.images.amax((1, 2, 3))
     counts = dict(zip(data.classes, data.counts, strict=True))
     shared = {name: len(places.keys() & _by_content(part).keys()) for name, part in (others or {}).items()}
     check = DataCheck(
         size=data.spec.size,
         counts=counts,
-        value_range=(int(data.images.min()), int(data.images.max())),
-        constant=constant,
+        value_range=(int(lowest.min()), int(highest.max())),
+        constant=int((lowest == highest).sum()),
         repeated=len(data) - len(places),
         conflicting=sum(len(places[key]) for key in conflicting),
         shared=shared,
@@ -71,8 +70,9 @@ def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | Non
 
 def _by_content(data: LabeledImages) -> dict[bytes, list[int]]:
     places: dict[bytes, list[int]] = defaultdict(list)
-    for row, image in enumerate(data.images.cpu()):
-        places[hashlib.sha256(image.numpy().tobytes()).digest()].append(row)
+    images = (image for part in data.images.split(CHUNK) for image in part.cpu().numpy())
+    for row, image in enumerate(images):
+        places[hashlib.sha256(image.tobytes()).digest()].append(row)
     return places
 
 

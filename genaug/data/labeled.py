@@ -1,4 +1,4 @@
-"""Labeled images in memory: one uint8 tensor, the labels, and what they mean."""
+"""Labeled images: one uint8 tensor, the labels, and what they mean."""
 
 import hashlib
 import json
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genaug.data.allocation import MEMORY_LIMIT, allocate_pixels, check_memory_limit, warn_of_disk
 from genaug.errors import DataError
 from genaug.spec import DataSpec
+
+CHUNK = 1024  # images that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Images of one size with their classes, held in memory; a map-style data set of (image, label).
+    """Images of one size with their classes, in memory or mapped from the disk; a map-style data set of (image, label).
 
     Args:
         images: uint8 (N, C, H, W) in [0, 255].
@@ -67,20 +70,23 @@ class LabeledImages:
         """The class names, as torchvision's data sets name them."""
         return list(self.spec.class_names)
 
-    def subset(self, indices: Tensor | Sequence[int]) -> "LabeledImages":
+    def subset(self, indices: Tensor | Sequence[int], *, memory_limit: float = MEMORY_LIMIT) -> "LabeledImages":
         """Return a copy of the images at `indices`, in that order, with the same classes.
 
         Args:
             indices: integers (M,) from 0 to N - 1; they may repeat.
+            memory_limit: GiB of pixels beyond which the copy is on the disk (see `load_data`).
 
         Raises:
-            DataError: indices that are no integers (such as a mask of booleans), or out of range.
+            DataError: indices that are no integers (such as a mask of booleans), or out of range; a `memory_limit` that
+                is not above 0; no room for the copy.
 
         >>> spec = DataSpec(channels=1, class_names=("a", "b"))
         >>> data = LabeledImages(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), spec)
         >>> data.subset([2, 0]).targets
         [1, 0]
         """
+        limit = check_memory_limit(memory_limit)
         index = torch.as_tensor(indices)
         if index.numel() == 0:
             index = torch.zeros(0, dtype=torch.int64)
@@ -92,8 +98,14 @@ class LabeledImages:
         low, high = (int(index.min()), int(index.max())) if len(index) else (0, -1)
         if low < 0 or high >= len(self):
             raise DataError(f"indices must be from 0 to {len(self) - 1}, got values from {low} to {high}")
-        index = index.long()
-        return LabeledImages(self.images[index], self.labels[index], self.spec)
+        index = index.long().cpu()
+        if self.images.is_cpu:
+            images = allocate_pixels((len(index), *self.images.shape[1:]), memory_limit=limit)
+            torch.index_select(self.images, 0, index, out=images)
+            warn_of_disk(images, limit)
+        else:
+            images = self.images[index]
+        return LabeledImages(images, self.labels[index], self.spec)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of shape, class names, labels and images as hexadecimal digits.
@@ -105,6 +117,6 @@ class LabeledImages:
         """
         head = json.dumps([list(self.images.shape), self.classes]) + "\n"
         digest = hashlib.sha256(head.encode())
-        for tensor in (self.labels, self.images):
-            digest.update(tensor.cpu().contiguous().numpy().data)  # the buffer itself, not a copy
+        for part in (self.labels, *self.images.split(CHUNK)):
+            digest.update(part.cpu().contiguous().numpy().data)  # the buffer itself, not a copy
         return digest.hexdigest()

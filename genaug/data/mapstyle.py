@@ -1,4 +1,4 @@
-"""Data sets of other libraries, read into memory: items by index, as tuples or as rows with columns."""
+"""Data sets of other libraries, read as a whole: items by index, as tuples or as rows with columns."""
 
 import operator
 import struct
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from genaug.data.allocation import MEMORY_LIMIT
 from genaug.data.labeled import LabeledImages
 from genaug.data.parts import list_names
 from genaug.data.reading import UnreadableImage, finish_reading
@@ -29,6 +30,7 @@ def from_dataset(
     resize: tuple[int, int] | None = None,
     grayscale: bool = False,
     skip_bad: bool = False,
+    memory_limit: float = MEMORY_LIMIT,
 ) -> LabeledImages:
     """Return all of a map-style data set, read once in its own order, as `LabeledImages`.
 
@@ -43,10 +45,11 @@ def from_dataset(
         resize: (height, width) to resize to, bilinear and antialiased.
         grayscale: make every image gray.
         skip_bad: leave out items that cannot be read, warn of them, and list them in `LabeledImages.skipped`.
+        memory_limit: GiB of pixels beyond which the images are kept on the disk, as `load_data` tells.
 
     Raises:
         DataError: an empty or iterable data set; items, labels or images of another kind, named by their index;
-            images of several sizes without `resize`.
+            images of several sizes without `resize`; no room for them.
 
     >>> rows = [(torch.zeros(1, 8, 8), 0), (torch.ones(1, 8, 8), 1)]
     >>> data = from_dataset(rows)
@@ -63,7 +66,7 @@ def from_dataset(
     if not len(dataset):
         raise DataError("dataset must hold at least one image, got an empty data set")
     columns = {"Image": image_column, "ClassLabel": label_column}
-    stack = ImageStack(len(dataset), resize=resize, grayscale=grayscale)
+    stack = ImageStack(len(dataset), resize=resize, grayscale=grayscale, memory_limit=memory_limit)
     features, row = _find(dataset, "features"), None
     labels, skipped = [], []
     for name, item in _read_items(dataset):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from genaug.data.allocation import MEMORY_LIMIT, check_memory_limit
 from genaug.data.labeled import LabeledImages
 from genaug.data.splits import limit_indices, longtail_indices
 from genaug.data.stacking import ImageStack, check_resize
@@ -49,10 +50,12 @@ class ReadOptions:
     longtail: float | None = None
     seed: int = 0
     skip_bad: bool = False
+    memory_limit: float = MEMORY_LIMIT
 
     def __post_init__(self) -> None:
         if self.resize is not None:
             object.__setattr__(self, "resize", check_resize(self.resize))
+        check_memory_limit(self.memory_limit)
         limit, factor = self.limit_per_class, self.longtail
         if limit is not None and (type(limit) is not int or limit < 1):
             raise DataError(f"limit_per_class must be an integer of at least 1, got {shorten(limit)}; pass such as 100")
@@ -102,7 +105,7 @@ def read_listing(listing: Listing, options: ReadOptions) -> LabeledImages:
             several sizes without `resize`.
     """
     kept = options.select(listing.labels).tolist()
-    stack = ImageStack(len(kept), resize=options.resize, grayscale=options.grayscale)
+    stack = ImageStack(len(kept), resize=options.resize, grayscale=options.grayscale, memory_limit=options.memory_limit)
     good, skipped = [], []
     for index in kept:
         try:

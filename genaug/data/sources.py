@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genaug.data.allocation import MEMORY_LIMIT
 from genaug.data.csv_files import list_csv
 from genaug.data.folders import list_folder
 from genaug.data.labeled import LabeledImages
@@ -44,6 +45,7 @@ def load_data(
     longtail: float | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    memory_limit: float = MEMORY_LIMIT,
 ) -> LabeledImages:
     """Return labeled images from a file, a folder, a known name, a hub name, or a data set of another library.
 
@@ -79,11 +81,15 @@ def load_data(
             (`longtail_indices`, after `limit_per_class`).
         seed: of both choices, which are made before any image is read.
         skip_bad: leave out images that cannot be read, warn of them, and list them in `LabeledImages.skipped`.
+        memory_limit: GiB of pixels (one byte for each channel) that may be in memory. More of them are kept in a file
+            in the folder for temporary files (`TMPDIR`, to be on a disk; a warning says so), which is gone with the
+            process: the results are the same to the bit. `LabeledImages` that are given, and the digits, stay where
+            they are.
 
     Raises:
         DataError: an unknown name; a path, part, column or root that is missing (the message says what there is);
             labels that are missing, negative, not whole, or of mixed kinds; without `skip_bad` a damaged image, named;
-            images of several sizes without `resize`.
+            images of several sizes without `resize`; no room for the images on the disk.
 
     >>> data = load_data("digits", split="test", limit_per_class=5)
     >>> data.spec.size, len(data), data.classes[:3]
@@ -91,7 +97,7 @@ def load_data(
     """
     if split is not None and (not isinstance(split, str) or not split):
         raise DataError(f"split must be the name of a part, such as train, got {shorten(split)}")
-    options = ReadOptions(resize, grayscale, limit_per_class, longtail, seed, skip_bad)
+    options = ReadOptions(resize, grayscale, limit_per_class, longtail, seed, skip_bad, memory_limit)
     columns = (image_column, label_column)
     name = data if isinstance(data, str) else ""
     vision = is_vision_name(name)
@@ -168,12 +174,13 @@ def _refuse_columns(columns: Columns, where: str) -> None:
 
 
 def _load_images(images: LabeledImages, options: ReadOptions) -> LabeledImages:
-    """Return what `options` want of images in memory; the images given are not changed."""
-    kept = images.subset(options.select(images.labels)) if options.selects else images
+    """Return what `options` want of labeled images; the images given are not changed."""
+    limit = options.memory_limit
+    kept = images.subset(options.select(images.labels), memory_limit=limit) if options.selects else images
     same_size = options.resize is None or tuple(kept.images.shape[-2:]) == options.resize
     if same_size and not (options.grayscale and kept.spec.channels != 1):
         return kept
-    return from_dataset(kept, resize=options.resize, grayscale=options.grayscale)
+    return from_dataset(kept, resize=options.resize, grayscale=options.grayscale, memory_limit=limit)
 
 
 def _load_items(dataset: Any, options: ReadOptions, columns: Columns) -> LabeledImages:
@@ -185,6 +192,7 @@ def _load_items(dataset: Any, options: ReadOptions, columns: Columns) -> Labeled
         resize=options.resize,
         grayscale=options.grayscale,
         skip_bad=options.skip_bad,
+        memory_limit=options.memory_limit,
     )
     if not options.selects:
         return whole

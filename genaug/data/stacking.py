@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from genaug.data.allocation import MEMORY_LIMIT, allocate_pixels, check_memory_limit, warn_of_disk
 from genaug.errors import DataError, shorten
 from genaug.images import check_images, to_uint8
 from genaug.spec import MAX_CHANNELS, MAX_SIDE
@@ -29,9 +30,10 @@ class ImageStack:
         count: the most images that will be added.
         resize: (height, width) to resize each image to, bilinear and antialiased.
         grayscale: make every image gray, by the weights of ITU-R 601-2.
+        memory_limit: GiB of pixels beyond which the tensor is on the disk (`allocate_pixels`).
 
     Raises:
-        DataError: a `resize` that is no pair of sides.
+        DataError: a `resize` that is no pair of sides, or a `memory_limit` that is not above 0.
 
     >>> stack = ImageStack(1)
     >>> stack.add(torch.ones(1, 2, 2), "white")
@@ -39,10 +41,18 @@ class ImageStack:
     [255, 255, 255, 255]
     """
 
-    def __init__(self, count: int, *, resize: tuple[int, int] | None = None, grayscale: bool = False) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        resize: tuple[int, int] | None = None,
+        grayscale: bool = False,
+        memory_limit: float = MEMORY_LIMIT,
+    ) -> None:
         self.count = count
         self.resize = None if resize is None else check_resize(resize)
         self.grayscale = grayscale
+        self.memory_limit = check_memory_limit(memory_limit)
         self.brightest_deep: int | None = None  # of 65535, in the 16-bit images
         self.added = 0
         self.first = ""
@@ -53,13 +63,14 @@ class ImageStack:
         """Add a PIL image, or a tensor (C, H, W) of uint8 or of floats in [0, 1]; `name` is for messages.
 
         Raises:
-            DataError: another type, mode or range; another size or number of channels than the first image has.
+            DataError: another type, mode or range; another size or number of channels than the first image has; no room
+                for all images.
         """
         is_pil = isinstance(image, Image.Image)
         pixels = self._from_pil(image, name) if is_pil else self._from_tensor(image, name)
         if self.added == 0:
             self.first, self.from_pil = name, is_pil
-            self.images = self._allocate(pixels.shape)
+            self.images = self._allocate(*pixels.shape)
         if is_pil and self.from_pil and self.images.shape[1] == 1 and len(pixels) == 3:
             self._become_color()
         self._check_shape(pixels, name, grows=is_pil and self.from_pil)
@@ -67,13 +78,17 @@ class ImageStack:
         self.added += 1
 
     def finish(self) -> Tensor:
-        """Return the images that were added, a view (N, C, H, W); warn where 16-bit images come out nearly black."""
+        """Return the images that were added, a view (N, C, H, W).
+
+        Warns where 16-bit images come out nearly black, and where the images are on the disk.
+        """
         if self.brightest_deep is not None and self.brightest_deep < DARK:
             warnings.warn(
                 f"the 16-bit images reach level {self.brightest_deep} of 65535 only; divided by 257 they have "
                 f"{self.brightest_deep // 257 + 1} gray levels and look black: stretch them to the whole range first",
                 stacklevel=2,
             )
+        warn_of_disk(self.images, self.memory_limit)
         return self.images[: self.added]
 
     def _check_shape(self, pixels: Tensor, name: str, *, grows: bool) -> None:
@@ -89,19 +104,12 @@ class ImageStack:
                 "convert them to the same"
             )
 
-    def _allocate(self, shape: torch.Size) -> Tensor:
-        try:
-            return torch.empty(self.count, *shape, dtype=torch.uint8)
-        except RuntimeError:
-            size = self.count * shape.numel() / 2**30
-            raise DataError(
-                f"images must fit into memory, got {self.count} of {'x'.join(map(str, shape))} ({size:.1f} GiB); "
-                "resize them, or use fewer"
-            ) from None
+    def _allocate(self, *shape: int) -> Tensor:
+        return allocate_pixels((self.count, *shape), memory_limit=self.memory_limit)
 
     def _become_color(self) -> None:
         gray = self.images
-        self.images = self._allocate(torch.Size((3, *gray.shape[2:])))
+        self.images = self._allocate(3, *gray.shape[2:])
         self.images[: self.added] = gray[: self.added]
 
     def _from_pil(self, image: Image.Image, name: str) -> Tensor:

@@ -22,6 +22,7 @@ from genaug.models import FAMILIES, Model
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
 from genaug.storage import expand
+from genaug.training.batches import Batches
 from genaug.training.interrupts import Interrupted, catch_signals
 from genaug.training.logs import MetricsLog, save_samples
 from genaug.training.processes import Processes
@@ -69,7 +70,8 @@ def train(
         output: a new folder; it gets `model/`, `recipe.yaml`, `run.json`, `metrics.jsonl`, `tensorboard/`, `samples/`
             and `states/`.
         resume: go on from the newest state in `output`, where there is one.
-        device: where to train; a GPU if there is one, else the CPU.
+        device: where to train; a GPU if there is one, else the CPU. The images go to a GPU as a whole where they fit
+            into half of its free memory, else batch by batch.
         overwrite: replace an earlier run in `output`; anything else is never replaced.
         progress: show a progress bar.
         on_step: called with the number of steps done after each of them.
@@ -93,7 +95,7 @@ def train(
     images = load_data(data)
     for message in check_data(images).warnings:
         warnings.warn(message, DataWarning, stacklevel=2)
-    kept, held_out = _split(images, recipe)
+    kept, held_out = _split(images.labels, recipe)
     processes = Processes(device)
     state = _build(recipe, images, processes.device)
     facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint(), processes=processes.count)
@@ -105,20 +107,20 @@ def train(
             load_state(start, state)
         log = stack.enter_context(MetricsLog(output, step=state.step)) if processes.is_main else None
         show = progress and processes.is_main
-        metrics = _loop(state, recipe, processes, kept, held_out, log, output, progress=show, on_step=on_step)
-        processes.from_main(lambda: _finish(state, recipe, kept, held_out, output))
+        metrics = _loop(state, recipe, processes, images, kept, held_out, log, output, progress=show, on_step=on_step)
+        processes.from_main(lambda: _finish(state, recipe, images, kept, held_out, output))
     model = state.averaged
     if not processes.is_main:
         model = load(output / MODEL)
     return TrainingResult(model, output / MODEL, output, state.step, model.scores, metrics)
 
 
-def _split(images: LabeledImages, recipe: Recipe) -> tuple[LabeledImages, LabeledImages | None]:
+def _split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Return the rows to train on, and those held out."""
     fraction = recipe.training.validation_fraction
     if fraction == 0:
-        return images, None
-    kept, held_out = stratified_split(images.labels, fraction=fraction, seed=recipe.seed)
-    return images.subset(kept), images.subset(held_out) if len(held_out) else None
+        return torch.arange(len(labels)), torch.arange(0)
+    return stratified_split(labels, fraction=fraction, seed=recipe.seed)
 
 
 def _build(recipe: Recipe, images: LabeledImages, device: torch.device) -> TrainingState:
@@ -137,8 +139,9 @@ def _loop(
     state: TrainingState,
     recipe: Recipe,
     processes: Processes,
-    kept: LabeledImages,
-    held_out: LabeledImages | None,
+    images: LabeledImages,
+    kept: Tensor,
+    held_out: Tensor,
     log: MetricsLog | None,
     output: Path,
     *,
@@ -146,8 +149,8 @@ def _loop(
     on_step: Callable[[int], None] | None,
 ) -> dict[str, float]:
     config, model, states = recipe.training, state.model, output / STATES
-    images, labels = kept.images.to(model.device), kept.labels.to(model.device)
-    sampler = ClassSampler(kept.labels, exponent=config.class_exponent, seed=recipe.seed)
+    batches = Batches(images, kept, model.device)
+    sampler = ClassSampler(images.labels[kept], exponent=config.class_exponent, seed=recipe.seed)
     dtype = choose_precision(config.precision, model.device)
     parameters = list(model.parameters())
     total = config.batch_size * processes.count
@@ -161,11 +164,11 @@ def _loop(
             factor = cosine_with_warmup(state.step, steps=config.steps, warmup_steps=config.warmup_steps)
             for group in state.optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
-            rows = processes.share(sampler.rows(state.step, batch_size=total)).to(model.device)
+            batch = batches.gather(processes.share(sampler.rows(state.step, batch_size=total)))
             draws = model.draw_for_training(total, generator=make_generator(recipe.seed, "step", state.step))
             draws = {name: processes.share(drawn) for name, drawn in draws.items()}
             with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                loss, figures = model.training_loss(images[rows], labels[rows], draws)
+                loss, figures = model.training_loss(*batch, draws)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             # what differs between processes is averaged, so that all go on, or stop, alike
@@ -192,7 +195,7 @@ def _loop(
                 sums, counted, began = {}, 0, time.perf_counter()
             update(**shown)
             if log and state.step % config.sample_every == 0:
-                metrics |= _look(state, recipe, kept, held_out, log, output)
+                metrics |= _look(state, recipe, images, kept, held_out, log, output)
                 began = time.perf_counter()
             if state.step % config.save_every == 0 or number:
                 saved = processes.from_main(lambda: save_state(states, state, keep=config.keep_states))
@@ -217,19 +220,20 @@ def _not_finite(step: int, loss: Tensor, norm: Tensor, states: Path) -> Training
 def _look(
     state: TrainingState,
     recipe: Recipe,
-    kept: LabeledImages,
-    held_out: LabeledImages | None,
+    images: LabeledImages,
+    kept: Tensor,
+    held_out: Tensor,
     log: MetricsLog,
     output: Path,
 ) -> dict[str, float]:
     """Save a picture of what the averaged model draws now, and measure it on the held-out part."""
     model = state.averaged
-    some = kept.subset(torch.linspace(0, len(kept) - 1, min(len(kept), 2048)).long())
-    model.fit_after_training(some.images, some.labels)
+    some = kept[torch.linspace(0, len(kept) - 1, min(len(kept), 2048)).long()]
+    model.fit_after_training(images.images, images.labels, rows=some)
     save_samples(model, output / "samples" / f"step-{state.step:06d}.png", seed=recipe.seed)
-    if held_out is None:
+    if not len(held_out):
         return {}
-    scores = model.measure(held_out.images, held_out.labels)
+    scores = model.measure(images.images, images.labels, rows=held_out)
     numbers = {f"validation_{name}": float(value) for name, value in scores.items() if name != "held_out_images"}
     log.write(state.step, **numbers)
     return numbers
@@ -238,13 +242,14 @@ def _look(
 def _finish(
     state: TrainingState,
     recipe: Recipe,
-    kept: LabeledImages,
-    held_out: LabeledImages | None,
+    images: LabeledImages,
+    kept: Tensor,
+    held_out: Tensor,
     output: Path,
 ) -> None:
     model = state.averaged.eval()
-    model.fit_after_training(kept.images, kept.labels)
+    model.fit_after_training(images.images, images.labels, rows=kept)
     model.recipe = recipe.to_dict()
-    model.scores = model.measure(held_out.images, held_out.labels) if held_out is not None else {}
+    model.scores = model.measure(images.images, images.labels, rows=held_out) if len(held_out) else {}
     save_samples(model, output / "samples" / "final.png", seed=recipe.seed)
     model.save(output / MODEL, overwrite=True)

@@ -1,5 +1,6 @@
 """The data options of `genaug train`."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from genaug.cli import app
+from genaug.cli.train import train_command
+from genaug.data.allocation import MEMORY_LIMIT
 
 RECIPE = """\
 family: vae
@@ -62,6 +65,18 @@ def test_a_list(here: Path) -> None:
     assert spec(here)["channels"] == 3
 
 
+def test_images_beyond_the_limit_go_to_the_disk(here: Path) -> None:
+    weights = []
+    for options in ([], ["--memory-limit", 1e-6, "--overwrite"]):
+        result = train("--data", "my photos", *options)
+        assert result.exit_code == 0, result.output
+        weights.append((here / "run" / "model" / "model.safetensors").read_bytes())
+    assert result.stderr.startswith("warning: the images take 4.29e-06 GiB, more than the 1e-06 GiB of --memory-limit")
+    assert result.stderr.count("temporary file") == 1
+    assert weights[0] == weights[1]
+    assert inspect.signature(train_command).parameters["memory_limit"].default == MEMORY_LIMIT
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -73,6 +88,7 @@ def test_a_list(here: Path) -> None:
         (["owner/name"], "hub data set owner/name: cannot be read"),
         (["my photos", "--limit-per-class", "0"], "limit_per_class must be an integer of at least 1"),
         (["my photos", "--longtail", "0"], "longtail"),
+        (["my photos", "--memory-limit", "0"], "memory_limit (GiB of pixels) must be a number above 0, got 0.0"),
         (["my photos", "--download"], "root and download are for data sets of torchvision"),
     ],
 )

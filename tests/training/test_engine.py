@@ -153,8 +153,9 @@ def test_output_has_everything(finished):
 
 def test_densities_are_fitted_and_stored(finished):
     stored = weights(finished.output)
-    identity = torch.eye(4).expand_as(stored["density.scales"])
-    assert not torch.equal(stored["density.scales"], identity)
+    identity = torch.eye(4 + 2 * 16)  # of the vector, and of a map of 4 x 4 positions
+    assert stored["density.scales"].shape == (11, 4, 36, 36)
+    assert (stored["density.scales"][:, 0] != identity).any(2).any(1).all()  # thirty images: one component a class
 
 
 def test_training_learns(digits, tmp_path):
@@ -178,6 +179,28 @@ def test_validation_part_is_held_out_and_measured(digits, tmp_path):
     assert genaug.load(result.path).scores == result.scores
     assert "validation_elbo_nats" in (result.output / "metrics.jsonl").read_text()
     assert str(result.scores["elbo_nats"]) in (result.path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2])
+def test_images_on_the_disk_give_the_same_bits(digits, tmp_path, fraction):
+    with pytest.warns(UserWarning, match="temporary file"):
+        on_disk = digits.subset(range(300), memory_limit=1e-6)
+    assert on_disk.images.is_shared()
+    for name, data in (("memory", digits), ("disk", on_disk)):
+        train(recipe(validation_fraction=fraction), data=data, output=tmp_path / name, progress=False)
+    assert_same_weights(tmp_path / "memory", tmp_path / "disk")
+    logs = [read_log(tmp_path / name) for name in ("memory", "disk")]
+    for one, other in zip(*logs, strict=True):
+        assert {**one, "images_per_second": 0} == {**other, "images_per_second": 0}
+
+
+def test_a_run_may_go_on_from_the_disk(digits, finished, tmp_path):
+    with pytest.raises(Stop):
+        train(recipe(), data=digits, output=tmp_path / "run", progress=False, on_step=stop_at(7))
+    with pytest.warns(UserWarning, match="temporary file"):
+        on_disk = digits.subset(range(300), memory_limit=1e-6)
+    train(recipe(), data=on_disk, output=tmp_path / "run", progress=False, resume=True)
+    assert_same_weights(finished.output, tmp_path / "run")
 
 
 def test_bfloat16_trains_float32_weights(digits, tmp_path):
