@@ -136,8 +136,11 @@ def _hash_source(source: Any) -> str | None:
         return None
     from safetensors.torch import save
 
-    # copies, since safetensors refuses tensors that share memory
-    return hashlib.sha256(save({name: value.cpu().clone() for name, value in source.state_dict().items()})).hexdigest()
+    # copies, since safetensors refuses tensors that share memory, or that are not contiguous
+    tensors = {
+        name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in source.state_dict().items()
+    }
+    return hashlib.sha256(save(tensors)).hexdigest()
 
 
 def _draw(

@@ -78,11 +78,17 @@ class Model(nn.Module, ModelHubMixin):
         """
         raise NotImplementedError
 
-    def fit_after_training(self, images: Tensor, labels: Tensor) -> None:
-        """Fit what is fitted once the weights stand, such as densities of latents; by default nothing."""
+    def fit_after_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
+        """Fit what is fitted once the weights stand, such as densities of latents; by default nothing.
 
-    def measure(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Return scores on held-out images as plain numbers; by default none."""
+        Args:
+            images: public images (N, C, H, W); they may be larger than memory, so they are read in parts.
+            labels: int64 (N,).
+            rows: int64 (M,), which of them to use; all of them without it.
+        """
+
+    def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
+        """Return scores on held-out images as plain numbers; by default none. Arguments as in `fit_after_training`."""
         return {}
 
     def check_batch(self, images: Tensor, labels: Tensor | None) -> Tensor:
@@ -223,6 +229,7 @@ class Model(nn.Module, ModelHubMixin):
                 f"{directory / checkpoint.WEIGHTS}: tensor {broken!r} holds NaN or infinite values; train it again"
             )
         model.load_state_dict(tensors, strict=True, assign=True)
+        model.to(memory_format=torch.channels_last)
         model.recipe, model.scores = saved.recipe, saved.scores
         return model.eval()
 

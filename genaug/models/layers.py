@@ -1,5 +1,8 @@
 """Convolutional pieces that work on images of any height and width and keep no batch statistics."""
 
+import math
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,25 +23,22 @@ def pyramid(height: int, width: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a GroupNorm (Wu & He 2018) with groups of 8 channels where that divides, else with one group."""
-    return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
-
-
 class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), (N, C, H, W) -> (N, C, H, W): pre-activation, He et al. 2016."""
+    """x + conv(silu(conv(silu(x)))), (N, C, H, W) -> (N, C, H, W): pre-activation (He et al. 2016), no normalization.
+
+    The last convolution starts at zero, so that a deep stack starts as the identity and needs no normalization to train
+    (Zhang et al. 2019); on a CPU that saves about a quarter of a step.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = group_norm(channels), group_norm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)  # each block starts as the identity
+        nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x plus the residual, of the same shape."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h)))  # type: ignore[no-any-return]
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))  # type: ignore[no-any-return]
 
 
 class Downsample(nn.Conv2d):
@@ -49,54 +49,88 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Conv2d):
-    """Nearest-neighbor resize to `size`, then a 3x3 convolution (Odena et al. 2016): no checkerboard, any size."""
+    """3x3 convolution, then pixel shuffle (Shi et al. 2016): (N, C, h, w) -> (N, C', H, W).
+
+    (H, W) is the `size` given: twice (h, w), or one less where a side is odd. The four kernels of each output channel
+    start equal, which is nearest-neighbor resizing: no checkerboard at the start (ICNR, Aitken et al. 2017).
+    """
 
     def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
-        super().__init__(inputs, outputs, 3, padding=1)
+        super().__init__(inputs, 4 * outputs, 3, padding=1)
         self.size = size
+        with torch.no_grad():
+            for parameter in (self.weight, self.bias):
+                parameter.copy_(parameter[::4].repeat_interleave(4, dim=0))  # type: ignore[union-attr, index]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C', H, W) with (H, W) the `size` given."""
-        return super().forward(F.interpolate(x, size=self.size, mode="nearest"))
+        """Return the image of twice the size, cut to `size`."""
+        height, width = self.size
+        return F.pixel_shuffle(super().forward(x), 2)[..., :height, :width]
 
 
-class ConvEncoder(nn.Sequential):
-    """Images (N, C, H, W) in [-1, 1] -> features (N, F): a residual stage at each size of the pyramid."""
+class ConvEncoder(nn.Module):
+    """Images (N, C, H, W) in [-1, 1] -> a map (N, M, h, w) halfway and features (N, F).
+
+    A residual stage at each size of the pyramid but the full one, where blocks would cost the most and were not worth
+    it. The map is the first stage below full size of at most 64 positions.
+    """
 
     def __init__(self, channels: int, size: tuple[int, int], *, width: int, blocks: int) -> None:
-        sizes = pyramid(*size)
-        widths = [stage_width(width, stage) for stage in range(len(sizes))]
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
-        for stage in range(len(sizes) - 1):
-            layers += [ResidualBlock(widths[stage]) for _ in range(blocks)]
-            layers.append(Downsample(widths[stage], widths[stage + 1]))
-        layers += [ResidualBlock(widths[-1]) for _ in range(blocks)]
-        layers += [group_norm(widths[-1]), nn.SiLU(), nn.Flatten()]
-        super().__init__(*layers)
-        self.features = widths[-1] * sizes[-1][0] * sizes[-1][1]
+        super().__init__()
+        sizes, widths = pyramid(*size), stage_widths(size, width)
+        stages = [nn.Sequential(nn.Conv2d(channels, width, 3, padding=1))]
+        for inputs, outputs in pairwise(widths):
+            stages.append(nn.Sequential(Downsample(inputs, outputs), *residual_blocks(blocks, outputs)))
+        split = map_stage(sizes) + 1
+        self.to_map = nn.Sequential(*stages[:split])
+        self.to_features = nn.Sequential(*stages[split:], nn.SiLU(), nn.Flatten())
+        self.features = widths[-1] * math.prod(sizes[-1])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the map and the features."""
+        maps = self.to_map(images)
+        return maps, self.to_features(maps)
 
 
-class ConvDecoder(nn.Sequential):
-    """Codes (N, D) -> (N, C, H, W), unbounded: the encoder's stages in reverse."""
+class ConvDecoder(nn.Module):
+    """Codes (N, D) -> a map (N, M, h, w) -> (N, C, H, W), unbounded: the encoder's stages in reverse."""
 
     def __init__(self, code_dim: int, channels: int, size: tuple[int, int], *, width: int, blocks: int) -> None:
-        sizes = pyramid(*size)
-        widths = [stage_width(width, stage) for stage in range(len(sizes))]
-        layers: list[nn.Module] = [
-            nn.Linear(code_dim, widths[-1] * sizes[-1][0] * sizes[-1][1]),
-            nn.Unflatten(1, (widths[-1], *sizes[-1])),
-        ]
-        layers += [ResidualBlock(widths[-1]) for _ in range(blocks)]
-        for stage in reversed(range(len(sizes) - 1)):
-            layers.append(Upsample(widths[stage + 1], widths[stage], sizes[stage]))
-            layers += [ResidualBlock(widths[stage]) for _ in range(blocks)]
-        layers += [group_norm(width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
-        super().__init__(*layers)
+        super().__init__()
+        sizes, widths = pyramid(*size), stage_widths(size, width)
+        last = (widths[-1], *sizes[-1])
+        stages = [nn.Sequential(nn.Linear(code_dim, math.prod(last)), nn.Unflatten(1, last))]
+        for stage in reversed(range(len(sizes))):
+            blocks_here = residual_blocks(blocks if stage > 0 else 0, widths[stage])
+            up = [Upsample(widths[stage + 1], widths[stage], sizes[stage])] if stage + 1 < len(sizes) else []
+            stages.append(nn.Sequential(*up, *blocks_here))
+        split = 1 + len(sizes) - map_stage(sizes)
+        self.to_map = nn.Sequential(*stages[:split])
+        self.to_images = nn.Sequential(*stages[split:], nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
+        self.map_shape = (widths[map_stage(sizes)], *sizes[map_stage(sizes)])
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the images of codes (N, D), with nothing added at the map."""
+        return self.to_images(self.to_map(codes))  # type: ignore[no-any-return]
 
 
-def stage_width(width: int, stage: int) -> int:
-    """Return the channels of a stage: doubled at each halving of the size, up to four times `width`."""
-    return width * min(1 << stage, 4)
+def map_stage(sizes: list[tuple[int, int]]) -> int:
+    """Return the first stage below the full size that has at most 64 positions.
+
+    >>> map_stage(pyramid(28, 28))  # 7 x 7
+    2
+    """
+    return next((stage for stage in range(1, len(sizes)) if math.prod(sizes[stage]) <= 64), len(sizes) - 1)
+
+
+def residual_blocks(count: int, channels: int) -> list[nn.Module]:
+    """Return `count` new residual blocks."""
+    return [ResidualBlock(channels) for _ in range(count)]
+
+
+def stage_widths(size: tuple[int, int], width: int) -> list[int]:
+    """Return the channels of each stage: doubled at each halving of the size, up to four times `width`."""
+    return [width * min(1 << stage, 4) for stage in range(len(pyramid(*size)))]
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

@@ -16,6 +16,10 @@ from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, one_hot
 from genaug.spec import DataSpec
 
+SMALLEST_STD = 1 / (255 * math.sqrt(12))  # of the error that rounding to 8 bits makes
+FIRST_STD = 0.1  # where a learned one starts
+STD_SPEED = 10.0  # AdamW moves each parameter by about its learning rate: too little for the log of this one
+
 
 @dataclass(frozen=True)
 class VAEConfig:
@@ -25,16 +29,17 @@ class VAEConfig:
         GenaugError: a field out of its range.
     """
 
-    latent_dim: int = 16
+    latent_dim: int = 32
+    map_channels: int = 2  # of the second latent, a map of at most 64 positions; 0: there is none
     width: int = 32  # channels at full size; doubled at each halving, up to four times
-    blocks: int = 1  # residual blocks at each size
+    blocks: int = 1  # residual blocks at each size below the full one
     hidden: int = 256  # units of the dense layer before the posterior
-    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
-    likelihood_std: float = 0.1  # of the Gaussian likelihood, on the [0, 1] scale
+    likelihood: Literal["bernoulli", "gaussian"] = "gaussian"
+    likelihood_std: float | None = None  # of the Gaussian likelihood, on the [0, 1] scale; None: learned
     beta: float = 1.0  # weight of the KL term (Higgins et al. 2017)
     free_bits: float = 0.0  # nats per latent dimension that cost nothing (Kingma et al. 2016)
     label_dropout: float = 0.1  # share of labels replaced by the null class in training
-    density_components: int = 1  # Gaussians per class in the density of latents
+    density_components: int = 4  # Gaussians per class in the density of latents
     density_shrinkage: float = 20.0  # weight of the pooled covariance, in images
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -42,10 +47,11 @@ class VAEConfig:
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
             "latent_dim": (1, 4096),
+            "map_channels": (0, 64),
             "width": (1, 4096),
             "blocks": (0, 32),
             "hidden": (1, 65536),
-            "likelihood_std": (1e-4, 10.0),
+            "likelihood_std": (SMALLEST_STD, 10.0),
             "beta": (0.0, 1e4),
             "free_bits": (0.0, 100.0),
             "label_dropout": (0.0, 1.0),
@@ -53,6 +59,8 @@ class VAEConfig:
             "density_shrinkage": (0.0, 1e9),
         }
         for name, (low, high) in limits.items():
+            if name == "likelihood_std" and self.likelihood_std is None:
+                continue
             if not low <= getattr(self, name) <= high:
                 raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
 
@@ -66,7 +74,17 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
 
 
-def log_likelihood(logits: Tensor, targets: Tensor, *, std: float | None = None) -> Tensor:
+def _split(statistics: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and log-variance (N, D) from the output (N, 2D, ...) of a posterior's head."""
+    mean, log_variance = (part.flatten(1) for part in statistics.float().chunk(2, 1))
+    return mean, log_variance.clamp(-14.0, 14.0)
+
+
+def _reparametrize(mean: Tensor, log_variance: Tensor, noise: Tensor | None) -> Tensor:
+    return mean if noise is None else mean + (0.5 * log_variance).exp() * noise
+
+
+def log_likelihood(logits: Tensor, targets: Tensor, *, std: Tensor | None = None) -> Tensor:
     """Return log p(x|z) of each image (N,) in nats, for targets (N, C, H, W) in [0, 1].
 
     Without `std` the Bernoulli one of Kingma & Welling 2014, appendix C.1 (for gray levels a cross-entropy, not a
@@ -76,7 +94,7 @@ def log_likelihood(logits: Tensor, targets: Tensor, *, std: float | None = None)
         terms = -F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     else:
         error = (targets - torch.sigmoid(logits)) / std
-        terms = -0.5 * error.square() - math.log(std) - 0.5 * math.log(2 * math.pi)
+        terms = -0.5 * error.square() - std.log() - 0.5 * math.log(2 * math.pi)
     return terms.flatten(1).sum(1)
 
 
@@ -85,7 +103,12 @@ class VAE(Model):
 
     The evidence lower bound (Kingma & Welling 2014, eq. 3, with labels y):
     L(x, y) = E_q(z|x,y)[log p(x|z,y)] - beta KL(q(z|x,y) || p(z)), one sample of z per image, p(z) = N(0, I).
-    Labels are dropped at random in training, so the null class (index `num_classes`) means "no label".
+    z has two levels: a vector, and a map that enters the decoder halfway, whose prior and posterior depend on the
+    vector (ladder VAE: Sonderby et al. 2016). The latents (N, `latent_size`) hold the vector, then the map standardized
+    by its prior, so that the prior of all of it is N(0, I).
+    The standard deviation of a Gaussian p(x|z,y) is one number, learned with the weights where the configuration gives
+    none (sigma-VAE: Rybkin et al. 2021). Labels are dropped at random in training, so the null class (index
+    `num_classes`) means "no label".
 
     Args:
         spec: image format and classes; height and width must be given.
@@ -115,32 +138,78 @@ class VAE(Model):
         self.decoder = ConvDecoder(
             config.latent_dim + classes, spec.channels, size, width=config.width, blocks=config.blocks
         )
-        self.density = LatentDensity(spec.num_classes, config.latent_dim, components=config.density_components)
+        channels, *positions = self.decoder.map_shape
+        self._map_latents = (config.map_channels, *positions)
+        self.latent_size = config.latent_dim + math.prod(self._map_latents)
+        if config.map_channels:
+            self.map_head = nn.Sequential(
+                nn.Conv2d(2 * channels, channels, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(channels, 2 * config.map_channels, 1),
+            )
+            self.map_prior = nn.Conv2d(channels, 2 * config.map_channels, 1)
+            self.map_input = nn.Conv2d(config.map_channels, channels, 1)
+            for layer in (self.map_head[-1], self.map_prior):  # at the start both are N(0, I)
+                nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.density = LatentDensity(spec.num_classes, self.latent_size, components=config.density_components)
+        if config.likelihood == "gaussian" and config.likelihood_std is None:
+            self.scaled_log_std = nn.Parameter(torch.tensor(math.log(FIRST_STD) / STD_SPEED))
+        self.to(memory_format=torch.channels_last)  # twice as fast on CPUs in bfloat16
 
-    def posterior(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance (N, D) of q(z|x,y) for public images; differentiable."""
-        h = self.encoder(to_model(images))
-        h = self.posterior_head(torch.cat([h, one_hot(labels, self.null_label).to(h.dtype)], 1))
-        mean, log_variance = h.float().chunk(2, 1)
-        return mean, log_variance.clamp(-14.0, 14.0)
+    @property
+    def likelihood_std(self) -> Tensor | None:
+        """Standard deviation () of the Gaussian likelihood on the [0, 1] scale; None for the Bernoulli one."""
+        if self.config.likelihood == "bernoulli":
+            return None
+        if self.config.likelihood_std is not None:
+            return torch.tensor(self.config.likelihood_std, device=self.device)
+        slow = self.scaled_log_std / STD_SPEED  # has the gradient, made small: it would rule the norm that is clipped
+        return (STD_SPEED * self.scaled_log_std.detach() + slow - slow.detach()).exp().clamp(min=SMALLEST_STD)
+
+    def posterior(self, images: Tensor, labels: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean and log-variance (N, D) of q(z|x,y) for public images, and logits; differentiable.
+
+        The map's part of q depends on the vector's part of z: z = mean + std * noise, or the mean without `noise`
+        (N, D). The logits (N, C, H, W) are those that z decodes to; see `decode_logits`.
+        """
+        dim, label = self.config.latent_dim, one_hot(labels, self.null_label)
+        maps, features = self.encoder(to_model(images))
+        first = self.posterior_head(torch.cat([features, label.to(features.dtype)], 1))
+        mean, log_variance = _split(first)
+        codes = _reparametrize(mean, log_variance, None if noise is None else noise[:, :dim])
+        h = self.decoder.to_map(torch.cat([codes, label], 1))
+        if self.config.map_channels:
+            map_mean, map_log_variance = _split(self.map_head(torch.cat([h, maps], 1)))
+            second = _reparametrize(map_mean, map_log_variance, None if noise is None else noise[:, dim:])
+            h = self._add_map(h, second)
+            mean, log_variance = torch.cat([mean, map_mean], 1), torch.cat([log_variance, map_log_variance], 1)
+        return mean, log_variance, self.decoder.to_images(h).float()
 
     def decode_logits(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Return logits (N, C, H, W) whose sigmoid is the mean of p(x|z,y); differentiable."""
-        h = torch.cat([latents, one_hot(labels, self.null_label)], 1)
-        return self.decoder(h).float()  # type: ignore[no-any-return]
+        """Return logits (N, C, H, W) whose sigmoid is the mean of p(x|z,y), for z (N, D); differentiable."""
+        first, second = latents.split((self.config.latent_dim, self.latent_size - self.config.latent_dim), 1)
+        h = self.decoder.to_map(torch.cat([first, one_hot(labels, self.null_label)], 1))
+        return self.decoder.to_images(self._add_map(h, second)).float()  # type: ignore[no-any-return]
+
+    def _add_map(self, h: Tensor, second: Tensor) -> Tensor:
+        """Return the decoder's map with the second latent, given by its distance to p(map|vector, y) in its units."""
+        if not self.config.map_channels:
+            return h
+        mean, log_variance = self.map_prior(h).float().clamp(-8.0, 8.0).chunk(2, 1)
+        latent_map = mean + (0.5 * log_variance).exp() * second.unflatten(1, self._map_latents)
+        return h + self.map_input(latent_map)  # type: ignore[no-any-return]
 
     def elbo(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x|z,y) (N,) and the KL of each latent dimension (N, D) in nats, at z = mean + std * noise."""
-        mean, log_variance = self.posterior(images, labels)
-        latents = mean + (0.5 * log_variance).exp() * noise
-        std = self.config.likelihood_std if self.config.likelihood == "gaussian" else None
-        likelihood = log_likelihood(self.decode_logits(latents, labels), to_float(images), std=std)
+        mean, log_variance, logits = self.posterior(images, labels, noise)
+        likelihood = log_likelihood(logits, to_float(images), std=self.likelihood_std)
         return likelihood, kl_to_standard_normal(mean, log_variance)
 
     def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return uniform numbers (N,) that decide which labels are dropped, and normal ones (N, D) for the latents."""
         dropout = draw_uniform((count,), generator, self.device)
-        return {"dropout": dropout, "noise": draw((count, self.config.latent_dim), generator, self.device)}
+        return {"dropout": dropout, "noise": draw((count, self.latent_size), generator, self.device)}
 
     def training_loss(
         self, images: Tensor, labels: Tensor, draws: Mapping[str, Tensor]
@@ -154,15 +223,19 @@ class VAE(Model):
         reconstruction, kl_per_dim = -likelihood.mean(), kl.mean(0)
         penalty = kl_per_dim.clamp(min=self.config.free_bits).sum()
         loss = (reconstruction + self.config.beta * penalty) / images[0].numel()
-        return loss, {"reconstruction": reconstruction.detach(), "kl": kl_per_dim.detach().sum()}
+        figures = {"reconstruction": reconstruction.detach(), "kl": kl_per_dim.detach().sum()}
+        if self.likelihood_std is not None:
+            figures["likelihood_std"] = self.likelihood_std.detach()
+        return loss, figures
 
-    def fit_after_training(self, images: Tensor, labels: Tensor) -> None:
-        """Fit the density of latents of every class to public `images` (N, C, H, W) and `labels` (N,)."""
+    def fit_after_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
+        """Fit the density of latents of every class to public images (N, C, H, W) and labels (N,), or to `rows`."""
         labels = self.check_batch(images, labels)
+        rows = torch.arange(len(images)) if rows is None else rows
         with inference(self):
-            stats = [self.posterior(x.to(self.device), y) for x, y in split_batches(256, images, labels)]
+            stats = [self.posterior(images[part].to(self.device), labels[part])[:2] for part in rows.split(256)]
             mean, log_variance = (torch.cat(part) for part in zip(*stats, strict=True))
-            self.density.fit(mean, log_variance.exp(), labels, shrinkage=self.config.density_shrinkage)
+            self.density.fit(mean, log_variance.exp(), labels[rows], shrinkage=self.config.density_shrinkage)
 
     def sample(self, labels: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 256) -> Tensor:
         """Return new images (N, C, H, W), float32 in [0, 1], of the classes `labels` (N,), null class included.
@@ -194,8 +267,8 @@ class VAE(Model):
         Raises:
             GenaugError: latents of another shape, or labels that do not match.
         """
-        if latents.ndim != 2 or latents.shape[1] != self.config.latent_dim:
-            raise GenaugError(f"latents must have shape (N, {self.config.latent_dim}), got {tuple(latents.shape)}")
+        if latents.ndim != 2 or latents.shape[1] != self.latent_size:
+            raise GenaugError(f"latents must have shape (N, {self.latent_size}), got {tuple(latents.shape)}")
         if not latents.isfinite().all():
             raise GenaugError("latents must be finite, got NaN or infinite values")
         labels = self.check_labels(labels, len(latents))
@@ -222,7 +295,7 @@ class VAE(Model):
         if not 0.0 <= strength <= 1.0:
             raise GenaugError(f"strength must be from 0 to 1, got {shorten(strength)}")
         labels = self.check_batch(images, labels)
-        noise = draw((len(images), self.config.latent_dim), generator, self.device)
+        noise = draw((len(images), self.latent_size), generator, self.device)
         latents = self.encode(images, labels, batch_size=batch_size)
         with inference(self):
             latents = self.density.perturb(latents, labels, strength=strength, noise=noise)
@@ -232,21 +305,30 @@ class VAE(Model):
         chunks = split_batches(batch_size, latents, labels)
         return torch.cat([torch.sigmoid(self.decode_logits(z, y)) for z, y in chunks])
 
-    def measure(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Return on held-out images the lower bound in nats per image and the reconstruction's mean squared error."""
-        device_labels = self.check_batch(images, labels)
-        noise = draw((len(images), self.config.latent_dim), torch.Generator().manual_seed(0), self.device)
+    def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
+        """Return the lower bound and the reconstruction's mean squared error on held-out images.
+
+        `elbo_nats` is per image, of a density on the [0, 1] scale. `bits_per_dim`, for the Gaussian likelihood, is
+        minus the bound on the discrete log-likelihood of 8-bit levels, per pixel value and in bits: noise of one level
+        is added to the images, which makes the density of a level's interval its probability (Theis et al. 2016,
+        section 3.1). The Bernoulli likelihood is no density of gray levels and has no such figure.
+        """
+        labels = self.check_batch(images, labels)
+        rows = torch.arange(len(images)) if rows is None else rows
+        generator = torch.Generator().manual_seed(0)
+        noise = draw((len(rows), self.latent_size), generator, self.device)
+        has_density = self.likelihood_std is not None
         with inference(self):
             bounds, errors = [], []
-            for x, y, e in split_batches(256, images, device_labels, noise):
-                x = x.to(self.device)
-                likelihood, kl = self.elbo(x, y, e)
+            for part, e in split_batches(256, rows, noise):
+                x, y = to_float(images[part].to(self.device)), labels[part]
+                levels = draw_uniform(tuple(x.shape), generator, self.device) if has_density else None
+                likelihood, kl = self.elbo(x if levels is None else (255 * x + levels) / 256, y, e)
                 bounds.append(likelihood - kl.sum(1))
-                mean = torch.sigmoid(self.decode_logits(self.posterior(x, y)[0], y))
-                errors.append((mean - to_float(x)).square().flatten(1).mean(1))
-        bound, error = torch.cat(bounds), torch.cat(errors)
-        return {
-            "elbo_nats": round(float(bound.mean()), 4),
-            "reconstruction_mse": round(float(error.mean()), 6),
-            "held_out_images": len(images),
-        }
+                mean = torch.sigmoid(self.posterior(x, y)[2])
+                errors.append((mean - x).square().flatten(1).mean(1))
+        bound, error = float(torch.cat(bounds).mean()), torch.cat(errors)
+        scores: dict[str, Any] = {"elbo_nats": round(bound, 4)}
+        if has_density:
+            scores["bits_per_dim"] = round(8 - bound / (images[0].numel() * math.log(2)), 4)
+        return scores | {"reconstruction_mse": round(float(error.mean()), 6), "held_out_images": len(rows)}

@@ -26,6 +26,7 @@ from genaug.seeding import make_generator
 from genaug.spec import DataSpec
 from genaug.training import Recipe, TrainingConfig, train
 from genaug.training.schedules import cosine_with_warmup, ema_with_ramp
+from genaug.workflows.bench_pythae import BATCH, CONFIG, make_sides
 from genaug.zoo import load
 
 Row = tuple[str, float, float, str]
@@ -170,9 +171,23 @@ def bench_jitter(repeats: int) -> list[Row]:
     return []
 
 
+def bench_training(repeats: int) -> list[Row]:
+    """Time a training step against pythae's with the same layers; the speed in images a second is printed too."""
+    sides = make_sides()
+    seconds = dict(zip(sides, _take_turns(max(3, repeats // 3), *sides.values()), strict=True))
+    rates = [f"{name} {BATCH / value:.0f}" for name, value in seconds.items()]
+    Console().print(f"images a second, 28x28, width {CONFIG.width}, batch {BATCH}: {', '.join(rates)}")
+    rival = seconds["pythae"]
+    return [
+        ("training step / pythae VAE, same layers", seconds["genaug"], rival, "<= 0.5"),
+        ("training step in float32 / pythae VAE", seconds["genaug, float32"], rival, ""),
+    ]
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "import": bench_import,
     "engine": bench_engine,
+    "training": bench_training,
     "bank": bench_bank,
     "jitter": bench_jitter,
 }
