@@ -20,7 +20,9 @@ from genaug.bank import SampleBank
 from genaug.bank.sampling import write_samples
 from genaug.checkpoint import make_header
 from genaug.errors import DataError, GenaugError
+from genaug.models import VAE, VAEConfig
 from genaug.spec import DataSpec
+from genaug.storage import hash_file
 
 NAMES = ("ant", "bee", "cat")
 SPEC = DataSpec(channels=3, height=6, width=5, class_names=NAMES)
@@ -260,6 +262,17 @@ def test_provenance_says_where_samples_come_from(path: Path) -> None:
     assert (values["seed"], values["counts"], values["acceptance"]) == (7, [3, 0, 5], [1.0, None, 1.0])
     assert values["versions"] == {"genaug": genaug.__version__, "torch": torch.__version__}
     assert DataSpec(**values["spec"]) == SPEC
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_the_hash_of_a_model_is_that_of_its_file_of_weights(tmp_path: Path, memory_format: torch.memory_format) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = VAE(SPEC, VAEConfig(width=8, hidden=8, latent_dim=2)).to(memory_format=memory_format).eval()
+    model.save(tmp_path / "model")
+    for source in (model, VAE.from_pretrained(tmp_path / "model")):
+        bank = SampleBank.generate(source, 1, seed=0, progress=False)
+        assert bank.provenance.source_sha256 == hash_file(tmp_path / "model" / "model.safetensors")
 
 
 def test_images_are_new_writable_tensors(path: Path) -> None:

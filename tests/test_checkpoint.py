@@ -235,11 +235,11 @@ def test_one_flipped_bit_in_the_weights(saved: Path) -> None:
         (lambda state: state.pop("density.means"), r"missing \['density.means'\], unexpected \[\]"),
         (lambda state: state.update(extra=torch.zeros(1)), r"unexpected \['extra'\]"),
         (
-            lambda state: state.update({"density.means": torch.zeros(3, 1, 3)}),
-            r"must be torch.float32 \[3, 1, 2\], got",
+            lambda state: state.update({"density.means": torch.zeros(3, 4, 3)}),
+            r"must be torch.float32 \[3, 4, 34\], got",
         ),
-        (lambda state: state.update({"density.means": torch.zeros(3, 1, 2).half()}), "got torch.float16"),
-        (lambda state: state.update({"density.means": torch.zeros(3, 1, 2).double()}), "got torch.float64"),
+        (lambda state: state.update({"density.means": torch.zeros(3, 4, 34).half()}), "got torch.float16"),
+        (lambda state: state.update({"density.means": torch.zeros(3, 4, 34).double()}), "got torch.float64"),
         (lambda state: state.clear(), "missing"),
     ],
 )

@@ -18,6 +18,7 @@ from genaug.checkpoint import CheckpointConfig
 from genaug.config import parse_config
 from genaug.errors import CheckpointError, DataError, GenaugError, shorten
 from genaug.models.card import make_card
+from genaug.models.layers import lay_out_channels_last
 from genaug.spec import DataSpec
 
 METHODS = ("sample", "encode", "decode", "vary", "restore")
@@ -229,7 +230,7 @@ class Model(nn.Module, ModelHubMixin):
                 f"{directory / checkpoint.WEIGHTS}: tensor {broken!r} holds NaN or infinite values; train it again"
             )
         model.load_state_dict(tensors, strict=True, assign=True)
-        model.to(memory_format=torch.channels_last)
+        lay_out_channels_last(model)
         model.recipe, model.scores = saved.recipe, saved.scores
         return model.eval()
 

@@ -1,11 +1,10 @@
 """The small classifier that comparisons train under every arm."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genaug.images import to_model
-from genaug.models.layers import pyramid
+from genaug.models.layers import lay_out_channels_last, pyramid
 from genaug.spec import DataSpec
 
 
@@ -34,7 +33,7 @@ class SmallCNN(nn.Module):
             inputs = outputs
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(inputs, spec.num_classes)
-        self.to(memory_format=torch.channels_last)  # faster on CPUs
+        lay_out_channels_last(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, num_classes) for public images (N, C, H, W), uint8 or float in [0, 1]."""

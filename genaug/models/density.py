@@ -90,17 +90,24 @@ class LatentDensity(nn.Module):
         return mean + kept * (latents - mean) + strength * self._scaled(noise, labels, component)
 
     def _scaled(self, noise: Tensor, labels: Tensor, component: Tensor) -> Tensor:
-        scaled: Tensor = (self.scales[labels, component] @ noise.unsqueeze(-1)).squeeze(-1)
+        """Return L e for each row of `noise`; rows of one Gaussian go together, which needs no copies of L."""
+        scaled = torch.empty_like(noise)
+        gaussian = labels * self.components + component
+        for index in gaussian.unique().tolist():
+            rows = gaussian == index
+            scaled[rows] = noise[rows] @ self.scales[index // self.components, index % self.components].T
         return scaled
 
     def _likeliest(self, latents: Tensor, labels: Tensor) -> Tensor:
         if self.components == 1:
             return torch.zeros_like(labels)
-        scales = self.scales[labels]
-        centered = (latents.unsqueeze(1) - self.means[labels]).unsqueeze(-1)
-        distance = torch.linalg.solve_triangular(scales, centered, upper=False).square().sum((-1, -2))
-        log_det = scales.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        score: Tensor = self.weights[labels].log() - distance / 2 - log_det
+        score = latents.new_empty(len(latents), self.components)
+        for label in labels.unique().tolist():
+            rows = labels == label
+            centered = (latents[rows] - self.means[label].unsqueeze(1)).mT  # (K, D, n)
+            distance = torch.linalg.solve_triangular(self.scales[label], centered, upper=False).square().sum(1).T
+            log_det = self.scales[label].diagonal(dim1=-2, dim2=-1).log().sum(-1)
+            score[rows] = self.weights[label].log() - distance / 2 - log_det
         return score.argmax(1)
 
 

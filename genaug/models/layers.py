@@ -26,8 +26,8 @@ def pyramid(height: int, width: int) -> list[tuple[int, int]]:
 class ResidualBlock(nn.Module):
     """x + conv(silu(conv(silu(x)))), (N, C, H, W) -> (N, C, H, W): pre-activation (He et al. 2016), no normalization.
 
-    The last convolution starts at zero, so that a deep stack starts as the identity and needs no normalization to train
-    (Zhang et al. 2019); on a CPU that saves about a quarter of a step.
+    The last convolution's weights start at zero, so that a deep stack starts as the identity but for constants, and
+    needs no normalization to train (Zhang et al. 2019); on a CPU that saves about a quarter of a step.
     """
 
     def __init__(self, channels: int) -> None:
@@ -131,6 +131,13 @@ def residual_blocks(count: int, channels: int) -> list[nn.Module]:
 def stage_widths(size: tuple[int, int], width: int) -> list[int]:
     """Return the channels of each stage: doubled at each halving of the size, up to four times `width`."""
     return [width * min(1 << stage, 4) for stage in range(len(pyramid(*size)))]
+
+
+def lay_out_channels_last(model: nn.Module) -> None:
+    """Lay out the weights of convolutions with the channels last, which CPUs and GPUs compute faster with."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

@@ -135,7 +135,7 @@ def _color(digits: Tensor, generator: torch.Generator) -> Tensor:
 
 def _run(way: str, limit: float, steps: int, folder: Path) -> ScaleRun:
     code = "import sys; from genaug.workflows.scale import _measure; _measure(*sys.argv[1:])"
-    environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")}
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "caches" / way)}  # so that each loads anew
     command = [sys.executable, "-c", code, way, str(limit), str(steps), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -671,7 +671,7 @@ def test_runs(try_all: Any, tmp_path: Path) -> None:
                 assert newest.is_dir()
                 raise
             saved = without_nulls(json.loads(data))
-            assert (saved["recipe"], saved["data_sha256"]) == (facts.recipe, facts.data_sha256)
+            assert (saved["recipe"], saved["data_sha256"]) == (without_nulls(facts.recipe), facts.data_sha256)
 
         return load
 

@@ -91,6 +91,29 @@ def test_components_are_no_more_than_the_images_carry():
     assert density.sample(torch.zeros(64, dtype=torch.int64), generator=seeded()).isfinite().all()
 
 
+def test_four_components_of_many_dimensions_with_few_images():
+    counts, dim = [0, 1, 3, 39, 45, 85], 130
+    labels = torch.repeat_interleave(torch.arange(6), torch.tensor(counts))
+    mean = torch.randn(len(labels), dim, generator=seeded()) * torch.linspace(0.01, 2, dim)
+    variance = torch.rand(len(labels), dim, generator=seeded(1)) * torch.linspace(1, 0, dim)
+    density = LatentDensity(6, dim, components=4)
+    density.fit(mean, variance, labels, shrinkage=20.0)
+    # a component for every twenty images, at least one; the class without images and the null class have the pool's 173
+    assert (density.weights > 0).sum(1).tolist() == [4, 1, 1, 1, 2, 4, 4]
+    torch.testing.assert_close(density.weights.sum(1), torch.ones(7))
+    used = density.weights > 0
+    assert (density.scales[used].diagonal(dim1=-2, dim2=-1) > 0).all()
+    wanted = torch.arange(7).repeat(200)
+    draws = density.sample(wanted, generator=seeded(2))
+    for row in range(7):
+        # the spread of a class: that of the aggregated posterior, about sqrt(mean^2 + variance), within a factor of two
+        spread = draws[wanted == row].std(0).square().sum()
+        assert 0.5 < spread / (mean.var(0) + variance.mean(0)).sum() < 2
+    noise = torch.randn(len(labels), dim, generator=seeded(3))
+    torch.testing.assert_close(density.perturb(mean, labels, strength=0.0, noise=noise), mean)
+    assert density.perturb(mean, labels, strength=1.0, noise=noise).isfinite().all()
+
+
 @pytest.mark.parametrize("strength", [0.3, 1.0])
 def test_perturbing_leaves_the_class_density_unchanged(strength):
     mean = torch.randn(300, DIM, generator=seeded()) @ torch.randn(DIM, DIM, generator=seeded(1))
