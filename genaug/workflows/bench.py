@@ -27,6 +27,7 @@ from genaug.spec import DataSpec
 from genaug.training import Recipe, TrainingConfig, train
 from genaug.training.schedules import cosine_with_warmup, ema_with_ramp
 from genaug.workflows.bench_pythae import BATCH, CONFIG, make_sides
+from genaug.workflows.scale import bench_scale
 from genaug.zoo import load
 
 Row = tuple[str, float, float, str]
@@ -190,6 +191,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "training": bench_training,
     "bank": bench_bank,
     "jitter": bench_jitter,
+    "scale": bench_scale,
 }
 
 
