@@ -1,48 +1,54 @@
 """`genaug train`."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from genaug.cli.options import Debug, Device, Overwrite, Quiet, default_output, one_line_errors, parse_size
+from genaug.cli.options import (
+    Data,
+    Debug,
+    Device,
+    Download,
+    Grayscale,
+    ImageColumn,
+    LabelColumn,
+    LimitPerClass,
+    Longtail,
+    MemoryLimit,
+    Overwrite,
+    Quiet,
+    Resize,
+    Root,
+    SkipBad,
+    Split,
+    default_output,
+    one_line_errors,
+    parse_size,
+    warnings_in_words,
+)
 from genaug.errors import DataWarning
 
 
 @one_line_errors
 def train_command(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="'digits'; a folder of class folders; a .parquet, .csv or .tsv file; OWNER/NAME on the Hugging Face "
-            "hub; or a data set of torchvision, such as FashionMNIST."
-        ),
-    ],
+    data: Data,
     output: Annotated[Path | None, typer.Option(help="Folder to write to. [default: runs/RECIPE]")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a field: training.steps=500. Can be repeated.")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Part of the data, or 'all'. [default: train, where there are parts]")
-    ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column of images (parquet, hub, CSV).")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of classes (parquet, hub, CSV).")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of a torchvision data set.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Let torchvision download into --root.")] = False,
-    resize: Annotated[str | None, typer.Option(help="Resize all images to HEIGHTxWIDTH.")] = None,
-    grayscale: Annotated[bool, typer.Option("--grayscale", help="Make all images gray.")] = False,
-    limit_per_class: Annotated[int | None, typer.Option(help="Use at most this many images of each class.")] = None,
-    longtail: Annotated[
-        float | None, typer.Option(help="Use a long-tailed subset: the first class is this many times the last.")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out, and list, what cannot be read.")] = False,
-    memory_limit: Annotated[
-        float, typer.Option(help="Keep this many GiB of pixels in memory at most; more go to a file in TMPDIR.")
-    ] = 2.0,
+    split: Split = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
+    download: Download = False,
+    resize: Resize = None,
+    grayscale: Grayscale = False,
+    limit_per_class: LimitPerClass = None,
+    longtail: Longtail = None,
+    skip_bad: SkipBad = False,
+    memory_limit: MemoryLimit = 2.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the data, estimate the time, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest state in the output.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness. [default: the recipe's]")] = None,
@@ -70,7 +76,7 @@ def train_command(
 
     overrides = [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
     settings = load_recipe(recipe, overrides=overrides)
-    with _warnings_in_words():
+    with warnings_in_words(ignore=DataWarning):  # those are printed with the check
         images = load_data(
             data,
             split=split,
@@ -102,13 +108,3 @@ def train_command(
     typer.echo(f"model: {result.path}")
     for name, value in result.scores.items():
         typer.echo(f"{name}: {value}")
-
-
-@contextmanager
-def _warnings_in_words() -> Iterator[None]:
-    """Print warnings on the standard error stream as they come, without the place in the code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        warnings.simplefilter("ignore", DataWarning)  # printed with the check
-        warnings.showwarning = lambda message, *place, **rest: typer.echo(f"warning: {message}", err=True)
-        yield

@@ -51,21 +51,26 @@ class Downsample(nn.Conv2d):
 class Upsample(nn.Conv2d):
     """3x3 convolution, then pixel shuffle (Shi et al. 2016): (N, C, h, w) -> (N, C', H, W).
 
-    (H, W) is the `size` given: twice (h, w), or one less where a side is odd. The four kernels of each output channel
-    start equal, which is nearest-neighbor resizing: no checkerboard at the start (ICNR, Aitken et al. 2017).
+    (H, W) is the `size` given: twice (h, w), or one less where a side is odd. Of the 4 C' channels the first C' make
+    the upper left pixels, the next the upper right, lower left and lower right ones: with the channels last that moves
+    whole rows of memory, several times as fast as `F.pixel_shuffle`, which has the four side by side. The four kernels
+    of each channel start equal, which is nearest-neighbor resizing: no checkerboard at the start (ICNR, Aitken et al.
+    2017).
     """
 
     def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
         super().__init__(inputs, 4 * outputs, 3, padding=1)
         self.size = size
         with torch.no_grad():
-            for parameter in (self.weight, self.bias):
-                parameter.copy_(parameter[::4].repeat_interleave(4, dim=0))  # type: ignore[union-attr, index]
+            self.weight.copy_(self.weight[::4].repeat(4, 1, 1, 1))
+            self.bias.copy_(self.bias[::4].repeat(4))  # type: ignore[union-attr, index]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the image of twice the size, cut to `size`."""
-        height, width = self.size
-        return F.pixel_shuffle(super().forward(x), 2)[..., :height, :width]
+        count, _, height, width = x.shape
+        pixels = super().forward(x).permute(0, 2, 3, 1).reshape(count, height, width, 2, 2, -1)
+        image = pixels.transpose(2, 3).reshape(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+        return image[..., : self.size[0], : self.size[1]]
 
 
 class ConvEncoder(nn.Module):

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from genaug.data import LabeledImages
 from genaug.errors import GenaugError
 from genaug.models import VAE, VAEConfig
+from genaug.models.layers import Upsample
 from genaug.spec import DataSpec
 from genaug.training import Recipe, TrainingConfig, train
 
@@ -27,9 +28,9 @@ CONFIG = VAEConfig(latent_dim=32, map_channels=0, width=32, likelihood_std=1.0) 
 def make_sides() -> dict[str, Callable[[], float]]:
     """Return functions that train anew for a few steps and give the seconds of one: genaug's (two ways), pythae's.
 
-    pythae's `train_step` runs over an epoch of as many batches, with its own loader, loss and optimizer (Adam, which
-    costs what AdamW does); its encoder and decoder hold the layers of our model. Logs, checkpoints and the copy that
-    pythae makes of its best model are left out of its time.
+    pythae's `train_step` runs over an epoch of as many batches, with its own loader, loss and optimizer (AdamW); its
+    encoder and decoder hold the layers of our model, as PyTorch's modules. Logs, checkpoints and the copy that pythae
+    makes of its best model are left out of its time.
 
     Raises:
         GenaugError: pythae is not installed.
@@ -79,6 +80,19 @@ def _pythae_side(data: LabeledImages) -> Callable[[], float]:
         raise GenaugError(f"the training benchmark needs pythae ({error}); install genaug[bench]") from None
     logging.getLogger(BaseTrainer.__module__).setLevel(logging.ERROR)  # it sets a level of its own
 
+    class Upsampling(nn.Module):
+        """What `Upsample` computes, from PyTorch's own layers."""
+
+        def __init__(self, ours: Upsample) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(ours.in_channels, ours.out_channels, 3, padding=1)
+            self.shuffle = nn.PixelShuffle(2)
+            self.size = ours.size
+
+        def forward(self, x: Tensor) -> Tensor:
+            image: Tensor = self.shuffle(self.conv(x))
+            return image[..., : self.size[0], : self.size[1]]
+
     class Encoder(BaseEncoder):  # type: ignore[misc]
         def __init__(self, model: VAE) -> None:
             super().__init__()
@@ -105,6 +119,10 @@ def _pythae_side(data: LabeledImages) -> Callable[[], float]:
 
     def side() -> float:
         model = VAE(data.spec, CONFIG).to(memory_format=torch.contiguous_format)
+        for stage in [module for module in model.decoder.modules() if isinstance(module, nn.Sequential)]:
+            for name, layer in list(stage.named_children()):
+                if isinstance(layer, Upsample):
+                    setattr(stage, name, Upsampling(layer))
         rival = RivalVAE(
             RivalConfig(input_dim=(1, 28, 28), latent_dim=CONFIG.latent_dim, reconstruction_loss="mse"),
             encoder=Encoder(model),
