@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genaug.errors import GenaugError, shorten
@@ -14,9 +13,9 @@ from genaug.images import to_float, to_model
 from genaug.models.base import Model, draw, draw_uniform, inference, split_batches
 from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last, one_hot
+from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
 from genaug.spec import DataSpec
 
-SMALLEST_STD = 1 / (255 * math.sqrt(12))  # of the error that rounding to 8 bits makes
 FIRST_STD = 0.1  # where a learned one starts
 STD_SPEED = 10.0  # AdamW moves each parameter by about its learning rate: too little for the log of this one
 
@@ -65,15 +64,6 @@ class VAEConfig:
                 raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
 
 
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(mean, exp(log_variance)) || N(0, 1)) of each element: Kingma & Welling 2014, appendix B.
-
-    >>> kl_to_standard_normal(torch.tensor([0.0, 1.0]), torch.zeros(2))
-    tensor([0.0000, 0.5000])
-    """
-    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
-
-
 def _split(statistics: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and log-variance (N, D) from the output (N, 2D, ...) of a posterior's head."""
     mean, log_variance = (part.flatten(1) for part in statistics.float().chunk(2, 1))
@@ -82,20 +72,6 @@ def _split(statistics: Tensor) -> tuple[Tensor, Tensor]:
 
 def _reparametrize(mean: Tensor, log_variance: Tensor, noise: Tensor | None) -> Tensor:
     return mean if noise is None else mean + (0.5 * log_variance).exp() * noise
-
-
-def log_likelihood(logits: Tensor, targets: Tensor, *, std: Tensor | None = None) -> Tensor:
-    """Return log p(x|z) of each image (N,) in nats, for targets (N, C, H, W) in [0, 1].
-
-    Without `std` the Bernoulli one of Kingma & Welling 2014, appendix C.1 (for gray levels a cross-entropy, not a
-    normalized density), else the Gaussian one with mean sigmoid(logits) and standard deviation `std`.
-    """
-    if std is None:
-        terms = -F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    else:
-        error = (targets - torch.sigmoid(logits)) / std
-        terms = -0.5 * error.square() - std.log() - 0.5 * math.log(2 * math.pi)
-    return terms.flatten(1).sum(1)
 
 
 class VAE(Model):

@@ -13,7 +13,8 @@ from torch import nn
 
 from genaug import DataError, DataSpec, GenaugError
 from genaug.models import VAE, VAEConfig
-from genaug.models.vae import FIRST_STD, SMALLEST_STD, STD_SPEED, kl_to_standard_normal, log_likelihood
+from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
+from genaug.models.vae import FIRST_STD, STD_SPEED
 
 SIZES = {  # and of how many positions the map of each is
     (1, 8, 8): 16,
