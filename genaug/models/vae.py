@@ -149,6 +149,11 @@ class VAE(Model):
         The map's part of q depends on the vector's part of z: z = mean + std * noise, or the mean without `noise`
         (N, D). The logits (N, C, H, W) are those that z decodes to; see `decode_logits`.
         """
+        mean, log_variance, h = self._infer(images, labels, noise)
+        return mean, log_variance, self.decoder.to_images(h).float()
+
+    def _infer(self, images: Tensor, labels: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `posterior` does, but for the logits the decoder's map (N, M, h, w) that they come from."""
         dim, label = self.config.latent_dim, one_hot(labels, self.null_label)
         maps, features = self.encoder(to_model(images))
         first = self.posterior_head(torch.cat([features, label.to(features.dtype)], 1))
@@ -160,7 +165,7 @@ class VAE(Model):
             second = _reparametrize(map_mean, map_log_variance, None if noise is None else noise[:, dim:])
             h = self._add_map(h, second)
             mean, log_variance = torch.cat([mean, map_mean], 1), torch.cat([log_variance, map_log_variance], 1)
-        return mean, log_variance, self.decoder.to_images(h).float()
+        return mean, log_variance, h
 
     def decode_logits(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Return logits (N, C, H, W) whose sigmoid is the mean of p(x|z,y), for z (N, D); differentiable."""
@@ -212,7 +217,7 @@ class VAE(Model):
         labels = self.check_batch(images, labels)
         rows = torch.arange(len(images)) if rows is None else rows
         with inference(self):
-            stats = [self.posterior(images[part].to(self.device), labels[part])[:2] for part in rows.split(256)]
+            stats = [self._infer(images[part].to(self.device), labels[part])[:2] for part in rows.split(256)]
             mean, log_variance = (torch.cat(part) for part in zip(*stats, strict=True))
             self.density.fit(mean, log_variance.exp(), labels[rows], shrinkage=self.config.density_shrinkage)
 
@@ -237,7 +242,7 @@ class VAE(Model):
         """
         labels = self.check_batch(images, labels)
         with inference(self):
-            latents = [self.posterior(x.to(self.device), y)[0] for x, y in split_batches(batch_size, images, labels)]
+            latents = [self._infer(x.to(self.device), y)[0] for x, y in split_batches(batch_size, images, labels)]
         return torch.cat(latents)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:

@@ -607,3 +607,13 @@ def test_rows_are_fitted_and_measured_as_a_copy_of_them(images, labels):
     scores = one.measure(images, labels, rows=rows)
     assert scores == other.measure(images[rows], labels[rows])
     assert scores["held_out_images"] == 4
+
+
+def test_latents_are_found_without_drawing_images(images, labels):
+    model, drawn = make_vae(), []
+    model.decoder.to_images.register_forward_hook(lambda module, inputs, output: drawn.append(len(output)))
+    model.encode(images, labels)
+    model.fit_after_training(images, labels)
+    assert drawn == []
+    model.vary(images, labels, strength=0.5)
+    assert drawn == [6]
