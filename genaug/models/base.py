@@ -310,6 +310,17 @@ def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torc
     return torch.randn(shape, generator=generator, device=source).to(device)
 
 
+def draw_rows(seeds: Tensor, size: int, device: torch.device) -> Tensor:
+    """Return standard normal numbers (N, size), each row drawn on the CPU from its own of `seeds` (N,).
+
+    A row depends on its seed alone, so that it is the same in any batch.
+    """
+    rows, generator = torch.empty(len(seeds), size), torch.Generator()
+    for row, seed in zip(rows, seeds.tolist(), strict=True):
+        row.normal_(generator=generator.manual_seed(seed))
+    return rows.to(device)
+
+
 def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return numbers uniform in [0, 1) drawn where `generator` lives (the CPU without one), moved to `device`."""
     source = "cpu" if generator is None else generator.device

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genaug.errors import GenaugError, shorten
 from genaug.images import to_float, to_model
-from genaug.models.base import Model, draw, draw_uniform, inference, split_batches
+from genaug.models.base import Model, draw, draw_rows, draw_uniform, inference, split_batches
 from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last, one_hot
 from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
@@ -266,6 +266,7 @@ class VAE(Model):
         *,
         strength: float,
         generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
         batch_size: int = 256,
     ) -> Tensor:
         """Return variations (N, C, H, W), float32 in [0, 1], of public images within their class.
@@ -273,17 +274,27 @@ class VAE(Model):
         A `strength` of 0 gives the reconstruction, 1 a new sample of the class, or with several Gaussians a class, of
         the one that the image belongs to; see `LatentDensity.perturb`. Without labels "the class" is all images.
 
+        The noise comes from `generator`, or for each image from its own of `seeds` (N,), int64: then the variation of
+        an image is the same, beyond rounding, whatever stands beside it.
+
         Raises:
-            GenaugError: a strength outside [0, 1], or images or labels that do not match.
+            GenaugError: a strength outside [0, 1], images or labels that do not match, seeds of another number.
         """
         if not 0.0 <= strength <= 1.0:
             raise GenaugError(f"strength must be from 0 to 1, got {shorten(strength)}")
         labels = self.check_batch(images, labels)
-        noise = draw((len(images), self.latent_size), generator, self.device)
+        noise = self._draw_noise(len(images), generator, seeds)
         latents = self.encode(images, labels, batch_size=batch_size)
         with inference(self):
             latents = self.density.perturb(latents, labels, strength=strength, noise=noise)
             return self._decode(latents, labels, batch_size)
+
+    def _draw_noise(self, count: int, generator: torch.Generator | None, seeds: Tensor | None) -> Tensor:
+        if seeds is None:
+            return draw((count, self.latent_size), generator, self.device)
+        if generator is not None or seeds.shape != (count,):
+            raise GenaugError(f"seeds must be one for each of {count} images, and take the place of generator")
+        return draw_rows(seeds, self.latent_size, self.device)
 
     def _decode(self, latents: Tensor, labels: Tensor, batch_size: int) -> Tensor:
         chunks = split_batches(batch_size, latents, labels)

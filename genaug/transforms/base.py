@@ -1,10 +1,8 @@
 """The base of per-image transforms that run a model inside a torchvision v2 pipeline."""
 
 import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from pathlib import Path
 from typing import Any, Literal
 
 import PIL.Image
@@ -15,29 +13,25 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from genaug import checkpoint
-from genaug.errors import CheckpointError, DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, shorten
 from genaug.images import cast_like
-from genaug.models import Model, require
 from genaug.spec import DataSpec
-from genaug.zoo import load, resolve
+from genaug.transforms.operations import Operation
+from genaug.transforms.reference import settle_in_fork
 
 PIL_MODES = ("L", "RGB", "RGBA")  # whose bytes are the pixel values that models know
+IMAGE_KEYS = ("image", "img", "images", "pixel_values")
 
 LabelsGetter = Literal["default"] | Callable[[Any], Any] | None
-_IMPORTED_IN = os.getpid()  # another number than this means a forked process
-
-
-def _is_plain_tensor(value: Any) -> bool:
-    return type(value) is Tensor
 
 
 class ModelTransform(v2.Transform):  # type: ignore[misc]
-    """Changes each image with probability `p` by a method of a model; everything else passes through untouched.
+    """Changes each image with probability `p` by an operation of a model; everything else passes through untouched.
 
     Takes what torchvision v2 transforms take: PIL images, `tv_tensors.Image`, tensors (..., C, H, W) of uint8 or of
-    floats in [0, 1], alone or in tuples and dicts; where there is an image of another type, plain tensors are left
-    alone. Type, dtype, shape and device stay. Random numbers come from torch's global generator, in `make_params`.
+    floats in [0, 1], alone or in tuples and dicts. Where there is none of the first two, one plain tensor is taken for
+    the image: that under "image" (or "img", "images", "pixel_values"), else the first with three dimensions or more.
+    Type, dtype, shape and device stay. Random numbers come from torch's global generator, in `make_params`.
 
     A conditional model needs the label to stay within the class. The transform finds it where a sample is called as
     (image, label), or is a dict with "label" or "labels"; else it runs with the null class ("no label"), as in
@@ -47,22 +41,31 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
     In a forked process (a DataLoader's worker, Hugging Face's `map(num_proc=...)`) torch is set to one thread, without
     which it can hang there.
 
+    Images of another size than the model's are an error unless the operation has `resize`, which brings them there and
+    back (what is finer than the model's size is lost). Images of other channels are one unless it has
+    `channels="convert"`: gray images enter a color model as three equal channels, color ones a gray model by their
+    luminance, and come back likewise (colors are lost); the alpha of RGBA stays as it is.
+
     Args:
-        model: a model, or what `genaug.load` takes.
+        operation: what is done to the images.
         p: probability of changing an image, for each image of a batch on its own.
         labels_getter: "default" as above; a function of the sample that returns the label (an int, or an integer tensor
             with one for each image), or None for none; None for never.
 
     Raises:
-        GenaugError: `p` outside [0, 1], a model whose family cannot do what the transform needs.
-        DataError: labels that the model does not know, or not one for each image.
-        CheckpointError: a model that cannot be found or has changed since.
+        GenaugError: `p` outside [0, 1].
+        DataError: in use, images that do not fit the model, labels that it does not know, or not one for each image.
+        CheckpointError: in use, weights that have changed since.
+
+    >>> from genaug.transforms.operations import Vary
+    >>> transform = ModelTransform(Vary("digits-vae", strength=0.0), p=1.0)
+    >>> transform({"label": torch.tensor([3, 1]), "image": torch.zeros(2, 1, 8, 8)})["image"].shape
+    torch.Size([2, 1, 8, 8])
     """
 
-    _transformed_types = (_is_plain_tensor, PIL.Image.Image, tv_tensors.Image)
-    method: str
+    _transformed_types = (PIL.Image.Image, tv_tensors.Image)  # and one plain tensor, see `_find_images`
 
-    def __init__(self, model: Model | str | Path, *, p: float, labels_getter: LabelsGetter = "default") -> None:
+    def __init__(self, operation: Operation, *, p: float, labels_getter: LabelsGetter = "default") -> None:
         super().__init__()
         if labels_getter not in ("default", None) and not callable(labels_getter):
             raise GenaugError(f'labels_getter must be "default", a function or None, got {shorten(labels_getter)}')
@@ -70,58 +73,62 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         if not 0.0 <= p <= 1.0:
             raise GenaugError(f"p must be from 0 to 1, got {shorten(p)}")
         self.p = p
-        self._directory: Path | None = None
-        # Held in a tuple, so that torch does not take it for a part of the pipeline to move, list and save.
-        self._loaded: tuple[Any, ...] = ()
-        if isinstance(model, (str, Path)):
-            self._directory = resolve(model).absolute()
-            config = checkpoint.read_checkpoint_config(self._directory)
-            self.spec: DataSpec = config.spec
-            self._sha256 = config.weights_sha256
-            self.name = f"{config.family} {model}"
-        else:
-            require(model, self.method)
-            self.spec, self.name, self._loaded = model.spec, getattr(model, "family", type(model).__name__), (model,)
+        # No module, so that torch does not take the model for a part of the pipeline to move, list and save.
+        self.operation = operation
+        self.name = operation.reference.name
+
+    @property
+    def spec(self) -> DataSpec:
+        """The images and classes that the model knows."""
+        return self.operation.spec
 
     @property
     def model(self) -> Any:
         """The model, loaded now if it was not yet loaded in this process."""
-        if not self._loaded and self._directory is not None:
-            found = checkpoint.read_checkpoint_config(self._directory).weights_sha256
-            if found != self._sha256:
-                raise CheckpointError(f"{self._directory}: the weights have changed since the transform was made")
-            self._loaded = (load(self._directory),)
-        (model,) = self._loaded
-        require(model, self.method)
-        if model.device.type == "cuda" and torch.cuda._is_in_bad_fork():
-            raise GenaugError(
-                "model: a model on a GPU cannot run in a forked worker; leave it on the CPU, make a SampleBank, "
-                "or apply the transform to batches after the DataLoader"
-            )
-        return model
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        if self._directory is not None:
-            state["_loaded"] = ()
-        return state
+        return self.operation.reference.get()
 
     def forward(self, *inputs: Any) -> Any:
         """Change the images of a sample; as `v2.Transform.forward`, which does not let a transform see labels."""
-        if os.getpid() != _IMPORTED_IN:
-            torch.set_num_threads(1)  # the threads of the parent are not here, and waiting for them would never end
+        settle_in_fork()
         sample = inputs if len(inputs) > 1 else inputs[0]
         flat, structure = tree_flatten(sample)
         self.check_inputs(flat)
-        chosen = self._needs_transform_list(flat)
-        params = self.make_params([inpt for inpt, is_image in zip(flat, chosen, strict=True) if is_image])
-        if params:
-            params["labels"] = self._labels(sample, len(params["chosen"]))
-        outputs = [self.transform(x, params) if is_image else x for x, is_image in zip(flat, chosen, strict=True)]
-        return tree_unflatten(outputs, structure)
-
-    def _labels(self, sample: Any, count: int) -> Tensor | None:
         found = None if self._labels_getter is None else self._labels_getter(sample)
+        chosen = _find_images(sample, flat, found)
+        params = self.make_params([flat[place] for place in chosen])
+        if params:
+            params["labels"] = self._check_labels(found, len(params["chosen"]))
+        for place in chosen:
+            flat[place] = self.transform(flat[place], params)
+        return tree_unflatten(flat, structure)
+
+    def change_all(self, images: Sequence[Any], labels: Sequence[int] | None = None) -> list[Any]:
+        """Return single images of any kinds with each changed as if alone, but those of one size at once.
+
+        Args:
+            images: PIL images, or tensors (C, H, W).
+            labels: class index of each image.
+
+        Raises:
+            DataError: as in use.
+        """
+        settle_in_fork()
+        results = list(images)
+        groups: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
+        pixels = [_to_tensor(image) for image in images]
+        for place, image in enumerate(pixels):
+            groups.setdefault((image.shape, image.dtype), []).append(place)
+        for places in groups.values():
+            batch = torch.stack([pixels[place] for place in places])
+            params = self.make_params([batch])
+            own = None if labels is None else torch.as_tensor([labels[place] for place in places])
+            params["labels"] = self._check_labels(own, len(places))
+            changed = self.transform(batch, params)
+            for row in params["chosen"].nonzero().flatten().tolist():
+                results[places[row]] = _wrap(changed[row], images[places[row]])
+        return results
+
+    def _check_labels(self, found: Any, count: int) -> Tensor | None:
         if found is None or not self.spec.num_classes:
             return None
         labels = torch.as_tensor(found)
@@ -135,11 +142,11 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         return labels
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw which images change, and a seed for whatever the model draws."""
+        """Draw which images change, and a seed for each, on which depends whatever the model draws for it."""
         if not flat_inputs:
             return {}
-        chosen = torch.rand(_count(flat_inputs[0])) < self.p
-        return {"chosen": chosen, "seed": int(torch.randint(2**62, ()))}
+        count = _count(flat_inputs[0])
+        return {"chosen": torch.rand(count) < self.p, "seeds": torch.randint(2**62, (count,))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Return the input with the chosen images changed; the same object where none is."""
@@ -150,23 +157,34 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
             return inpt
         pixels = _to_tensor(inpt)
         flat = pixels.reshape(len(chosen), *pixels.shape[-3:])
-        self.spec.check_images(flat)
+        self.operation.check(flat)
         rows = chosen.nonzero().flatten().to(flat.device)
         picked = flat[rows]
         # Half-precision floats keep their values through float32.
         public = picked if picked.dtype == torch.uint8 else picked.float()
-        changed = flat.clone()
         labels = params.get("labels")
-        picked_labels = None if labels is None else labels[chosen]
-        changed[rows] = cast_like(self.change(public, picked_labels, seed=params["seed"]), flat)
-        changed = changed.reshape(pixels.shape)
-        if isinstance(inpt, PIL.Image.Image):
-            return to_pil_image(changed, mode=inpt.mode)
-        return tv_tensors.wrap(changed, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else changed
+        changed = self.operation(public, None if labels is None else labels[chosen], params["seeds"][chosen])
+        result = flat.clone()
+        result[rows] = cast_like(changed, flat)
+        return _wrap(result.reshape(pixels.shape), inpt)
 
-    def change(self, images: Tensor, labels: Tensor | None, *, seed: int) -> Tensor:
-        """Return changed public images (N, C, H, W) of classes `labels` (N,); all that is drawn depends on `seed`."""
-        raise NotImplementedError
+
+def _find_images(sample: Any, flat: list[Any], labels: Any) -> list[int]:
+    """Return the places of the images in a flattened sample: all of types for images, or one plain tensor.
+
+    torchvision takes the first plain tensor of all, which in a dict may be the labels.
+    """
+    typed = [place for place, value in enumerate(flat) if isinstance(value, (PIL.Image.Image, tv_tensors.Image))]
+    if typed or any(isinstance(value, tv_tensors.Video) for value in flat):
+        return typed
+    plain = [place for place, value in enumerate(flat) if type(value) is Tensor and value is not labels]
+    if isinstance(sample, Mapping):
+        named = [sample[key] for key in IMAGE_KEYS if type(sample.get(key)) is Tensor]
+        if named:
+            return [place for place in plain if flat[place] is named[0]][:1]
+    # With no tensor of an image's shape the first of any shape is taken, for the error that it gives.
+    likely = [place for place in plain if flat[place].ndim >= 3]
+    return (likely or [place for place in plain if flat[place].ndim == 2])[:1]
 
 
 def find_labels(sample: Any) -> Any:
@@ -204,3 +222,10 @@ def _to_tensor(inpt: Any) -> Tensor:
     if inpt.mode not in PIL_MODES:
         raise DataError(f"a PIL image must be of mode {', '.join(PIL_MODES)}, got mode {inpt.mode}; convert it first")
     return pil_to_tensor(inpt)  # type: ignore[no-any-return]
+
+
+def _wrap(pixels: Tensor, like: Any) -> Any:
+    """Return pixels as an image of the type of `like`."""
+    if isinstance(like, PIL.Image.Image):
+        return to_pil_image(pixels, mode=like.mode)
+    return tv_tensors.wrap(pixels, like=like) if isinstance(like, tv_tensors.TVTensor) else pixels

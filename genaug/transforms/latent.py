@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from genaug.errors import GenaugError, shorten
 from genaug.models import Model
 from genaug.transforms.base import LabelsGetter, ModelTransform
+from genaug.transforms.operations import Channels, Vary
 
 
 class LatentJitter(ModelTransform):
@@ -21,6 +18,8 @@ class LatentJitter(ModelTransform):
         strength: from 0, the reconstruction, to 1, a new sample.
         p: probability of changing an image, for each image of a batch on its own.
         labels_getter: where the labels are, see `ModelTransform`.
+        resize: take images of any size, see `ModelTransform`.
+        channels: "convert" takes gray, RGB and RGBA images, see `ModelTransform`.
 
     Raises:
         GenaugError: `strength` or `p` outside [0, 1], a model that cannot vary images.
@@ -32,8 +31,6 @@ class LatentJitter(ModelTransform):
     (torch.Size([1, 8, 8]), 0)
     """
 
-    method = "vary"
-
     def __init__(
         self,
         model: Model | str | Path,
@@ -41,16 +38,12 @@ class LatentJitter(ModelTransform):
         strength: float = 0.3,
         p: float = 0.5,
         labels_getter: LabelsGetter = "default",
+        resize: bool = False,
+        channels: Channels = "match",
     ) -> None:
-        super().__init__(model, p=p, labels_getter=labels_getter)
-        if not 0.0 <= strength <= 1.0:
-            raise GenaugError(f"strength must be from 0 to 1, got {shorten(strength)}")
+        operation = Vary(model, strength=strength, resize=resize, channels=channels)
+        super().__init__(operation, p=p, labels_getter=labels_getter)
         self.strength = strength
-
-    def change(self, images: Tensor, labels: Tensor | None, *, seed: int) -> Tensor:
-        """Return variations of public images (N, C, H, W) of classes `labels` (N,)."""
-        generator = torch.Generator().manual_seed(seed)
-        return self.model.vary(images, labels, strength=self.strength, generator=generator)  # type: ignore[no-any-return]
 
 
 class Reconstruct(ModelTransform):
@@ -60,6 +53,8 @@ class Reconstruct(ModelTransform):
         model: a model with `vary`, or what `genaug.load` takes.
         p: probability of changing an image, for each image of a batch on its own.
         labels_getter: where the labels are, see `ModelTransform`.
+        resize: take images of any size, see `ModelTransform`.
+        channels: "convert" takes gray, RGB and RGBA images, see `ModelTransform`.
 
     Raises:
         GenaugError: `p` outside [0, 1], a model that cannot reconstruct images.
@@ -70,12 +65,14 @@ class Reconstruct(ModelTransform):
     torch.uint8
     """
 
-    method = "vary"
-
-    def __init__(self, model: Model | str | Path, *, p: float = 1.0, labels_getter: LabelsGetter = "default") -> None:
-        super().__init__(model, p=p, labels_getter=labels_getter)
-
-    def change(self, images: Tensor, labels: Tensor | None, *, seed: int) -> Tensor:
-        """Return reconstructions of public images (N, C, H, W) of classes `labels` (N,)."""
-        generator = torch.Generator().manual_seed(seed)  # what it draws is not used at strength 0
-        return self.model.vary(images, labels, strength=0.0, generator=generator)  # type: ignore[no-any-return]
+    def __init__(
+        self,
+        model: Model | str | Path,
+        *,
+        p: float = 1.0,
+        labels_getter: LabelsGetter = "default",
+        resize: bool = False,
+        channels: Channels = "match",
+    ) -> None:
+        operation = Vary(model, strength=0.0, resize=resize, channels=channels)
+        super().__init__(operation, p=p, labels_getter=labels_getter)

@@ -1,0 +1,156 @@
+"""What transforms do to images, apart from the library whose transform it is: shared by all adapters."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from genaug.errors import DataError, GenaugError, shorten
+from genaug.images import check_images, to_float
+from genaug.models import Model
+from genaug.spec import DataSpec
+from genaug.transforms.reference import ModelReference, settle_in_fork
+
+Channels = Literal["match", "convert"]
+
+
+class Operation(ABC):
+    """Changes images by a method of a model, brought to the model's size and channels where that is asked for.
+
+    Args:
+        model: a model, or what `genaug.load` takes.
+        resize: bring images to the model's size, and the result back to theirs, both antialiased: what is finer than
+            the model's size is lost.
+        channels: "match", which takes images with the model's channels only, or "convert": gray images enter a color
+            model as three equal channels, color ones a gray model by their luminance, and come back likewise (colors
+            are lost); the alpha of RGBA stays as it is.
+        sha256: hash that the weights of a model given by name must have.
+
+    Raises:
+        GenaugError: a model that cannot do what is needed, another word for `channels`.
+        CheckpointError: a model that cannot be found, or whose weights have another hash.
+    """
+
+    method: ClassVar[str]
+
+    def __init__(
+        self, model: Model | str | Path, *, resize: bool = False, channels: Channels = "match", sha256: str | None = None
+    ) -> None:
+        if channels not in ("match", "convert"):
+            raise GenaugError(f'channels must be "match" or "convert", got {shorten(channels)}')
+        self.reference = ModelReference(model, self.method, sha256=sha256)
+        self.resize, self.channels = bool(resize), channels
+
+    @property
+    def spec(self) -> DataSpec:
+        """The images and classes that the model knows."""
+        return self.reference.spec
+
+    def check(self, images: Tensor) -> None:
+        """Check that public images (N, C, H, W) fit the model, or can be brought to it.
+
+        Raises:
+            DataError: another range, number of channels or size; the message says what brings them to it.
+        """
+        check_images(images)
+        channels, height, width = images.shape[-3:]
+        if channels != self.spec.channels:
+            if self.channels == "match" or {channels, self.spec.channels} - {1, 3, 4}:
+                advice = 'pass channels="convert" or use a model of that kind' if self.channels == "match" else ""
+                raise DataError(
+                    f"images must have {self.spec.channels} channels, got {channels} (expected {self.spec.size}); "
+                    f"{advice or 'only gray, RGB and RGBA can be converted'}"
+                )
+        if not height or not width:
+            raise DataError(f"images must be of size {self.spec.size}, got {channels}x{height}x{width}, which is empty")
+        if not self.resize and self._size(height, width) != (height, width):
+            raise DataError(
+                f"images must be of size {self.spec.size}, got {channels}x{height}x{width}; resize them first, "
+                "or pass resize=True (there and back)"
+            )
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        return self.spec.height or height, self.spec.width or width
+
+    def __call__(self, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
+        """Return changed images (N, C, H, W), float in [0, 1], of public images of the same shape.
+
+        Args:
+            images: public images on any device.
+            labels: class indices (N,) on the CPU, the null class included, or None.
+            seeds: int64 (N,) on the CPU; all that is drawn for an image depends on its seed alone.
+
+        Raises:
+            DataError: images that do not fit; labels that the model does not know.
+        """
+        settle_in_fork()
+        self.check(images)
+        if not len(images):
+            return to_float(images)
+        own = (images.shape[-2], images.shape[-1])
+        size = self._size(*own)
+        fitted = convert_channels(images, self.spec.channels)
+        if size != own:
+            # resized as floats, since there and back would round twice
+            fitted = F.resize(to_float(fitted).float(), list(size), antialias=True).clamp_(0, 1)
+        changed = self.run(self.reference.get(), fitted, labels, seeds)
+        if size != own:
+            changed = F.resize(changed, list(own), antialias=True).clamp_(0, 1)
+        return _restore_channels(changed, images)
+
+    @abstractmethod
+    def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
+        """Return what `model` makes of public images (N, C, H, W) that fit it: float32 in [0, 1], of the same shape."""
+
+
+class Vary(Operation):
+    """Moves the latents of images: the model's `vary`, with a `strength` from 0 (the reconstruction) to 1.
+
+    Raises:
+        GenaugError: a `strength` outside [0, 1]; see `Operation` for the rest.
+    """
+
+    method = "vary"
+
+    def __init__(self, model: Model | str | Path, *, strength: float, **options: Any) -> None:
+        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0.0 <= strength <= 1.0:
+            raise GenaugError(f"strength must be from 0 to 1, got {shorten(strength)}")
+        super().__init__(model, **options)
+        self.strength = float(strength)
+
+    def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
+        """Return variations of images."""
+        return model.vary(images, labels, strength=self.strength, seeds=seeds)  # type: ignore[no-any-return]
+
+
+def convert_channels(images: Tensor, channels: int) -> Tensor:
+    """Return images (..., C, H, W) with another number of channels: 1 (gray), 3 (RGB) or 4 (RGBA, opaque).
+
+    Gray is the luminance 0.2989 R + 0.587 G + 0.114 B (ITU-R BT.601), as torchvision and Pillow have it.
+
+    >>> convert_channels(torch.ones(3, 2, 2), 1).shape
+    torch.Size([1, 2, 2])
+    """
+    present = images.shape[-3]
+    if present == channels:
+        return images
+    color = images[..., :3, :, :]
+    if channels == 1:
+        return F.rgb_to_grayscale(color)  # type: ignore[no-any-return]
+    color = color.expand(*color.shape[:-3], 3, *color.shape[-2:])
+    if channels == 3:
+        return color
+    return torch.cat([color, torch.full_like(color[..., :1, :, :], 255 if images.dtype == torch.uint8 else 1)], -3)
+
+
+def _restore_channels(changed: Tensor, images: Tensor) -> Tensor:
+    """Return `changed` with the channels that `images` have; where those have alpha and a model does not, with theirs."""
+    channels, known = images.shape[-3], changed.shape[-3]
+    if channels == known:
+        return changed
+    if channels == 4:
+        return torch.cat([convert_channels(changed, 3), to_float(images[..., 3:, :, :]).to(changed)], -3)
+    return convert_channels(changed, channels)

@@ -1,0 +1,99 @@
+"""Models inside transforms: named by path and hash, loaded where they are first used, once in each process."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genaug import checkpoint
+from genaug.errors import CheckpointError, GenaugError
+from genaug.models import Model, require
+from genaug.spec import DataSpec
+from genaug.zoo import load, resolve
+
+_IMPORTED_IN = os.getpid()  # another number than this means a forked process
+
+
+def settle_in_fork() -> None:
+    """In a forked process, set torch to one thread: waiting for the parent's threads would never end."""
+    if os.getpid() != _IMPORTED_IN:
+        torch.set_num_threads(1)
+
+
+def check_process(device: torch.device) -> None:
+    """Check that a model on `device` can run in this process.
+
+    Raises:
+        GenaugError: a GPU in a process that was forked after the GPU was used.
+
+    >>> check_process(torch.device("cpu"))
+    """
+    # A model that is on a GPU where CUDA is not initialized came here by a fork.
+    if device.type == "cuda" and not torch.cuda.is_initialized():
+        raise GenaugError(
+            "model: a model on a GPU cannot run in a forked worker; leave it on the CPU, make a SampleBank, "
+            "or apply the transform to batches after the DataLoader"
+        )
+
+
+class ModelReference:
+    """A model that can do `method`, held as it is, or by name or path and the hash of its weights.
+
+    A model held by name is loaded when it is first used, in each process, and pickled without its weights.
+
+    Args:
+        model: a model, or what `genaug.load` takes.
+        method: what it must be able to do.
+        sha256: hash that the weights must have.
+
+    Raises:
+        GenaugError: a model that cannot do `method`.
+        CheckpointError: a model that cannot be found, or whose weights have another hash.
+
+    >>> reference = ModelReference("digits-vae", "vary")
+    >>> reference.spec.size, reference.name, type(reference.get()).__name__
+    ('1x8x8', 'vae digits-vae', 'VAE')
+    """
+
+    def __init__(self, model: Model | str | Path, method: str, *, sha256: str | None = None) -> None:
+        self.method = method
+        self.id: str | None = None
+        self._directory: Path | None = None
+        self._model: Any = None
+        if isinstance(model, (str, Path)):
+            self.id, self._directory = str(model), resolve(model).absolute()
+            config = checkpoint.read_checkpoint_config(self._directory)
+            self.spec: DataSpec = config.spec
+            self.sha256: str | None = config.weights_sha256
+            self.name = f"{config.family} {model}"
+        else:
+            require(model, method)
+            self.spec, self.name, self._model = model.spec, getattr(model, "family", type(model).__name__), model
+            self.sha256 = None
+        if sha256 not in (None, self.sha256):
+            raise CheckpointError(f"{self.name}: the weights must have the sha256 {sha256}, got {self.sha256}")
+
+    def get(self) -> Any:
+        """Return the model, loaded now if it was not yet loaded in this process.
+
+        Raises:
+            CheckpointError: weights that are missing, damaged, or not those of when the reference was made.
+            GenaugError: a model that cannot do what it must, or one on a GPU in a forked process.
+        """
+        if self._model is None and self._directory is not None:
+            found = checkpoint.read_checkpoint_config(self._directory).weights_sha256
+            if found != self.sha256:
+                raise CheckpointError(f"{self._directory}: the weights have changed since the transform was made")
+            self._model = load(self._directory)
+        require(self._model, self.method)
+        device = getattr(self._model, "device", None)
+        if isinstance(device, torch.device):
+            check_process(device)
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self._directory is not None:
+            state["_model"] = None
+        return state
