@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from genaug import evaluate, transforms
-    from genaug.bank import SampleBank
+    from genaug.bank import RefreshingBank, SampleBank
     from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError
-    from genaug.mixing import MixedDataset, SyntheticDataset, balance
+    from genaug.mixing import MixedDataset, MixedLoader, SyntheticDataset, balance
     from genaug.spec import DataSpec
     from genaug.training import TrainingResult, train
     from genaug.zoo import list_models, load
@@ -23,7 +23,9 @@ _HOMES = {
     "DataSpec": "genaug.spec",
     "GenaugError": "genaug.errors",
     "MixedDataset": "genaug.mixing",
+    "MixedLoader": "genaug.mixing",
     "RecipeError": "genaug.errors",
+    "RefreshingBank": "genaug.bank",
     "SampleBank": "genaug.bank",
     "SyntheticDataset": "genaug.mixing",
     "TrainingResult": "genaug.training",
@@ -42,8 +44,10 @@ __all__ = [  # noqa: RUF022 (grouped by use)
     "train",
     "TrainingResult",
     "SampleBank",
+    "RefreshingBank",
     "SyntheticDataset",
     "MixedDataset",
+    "MixedLoader",
     "balance",
     "transforms",
     "evaluate",

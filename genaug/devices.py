@@ -1,8 +1,14 @@
-"""Which device to compute on, and in which precision."""
+"""Which device to compute on, in which precision, and what a forked process cannot do."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from genaug.errors import GenaugError, shorten
+
+_IMPORTED_IN = os.getpid()  # another number than this means a forked process
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -35,3 +41,41 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public name for it
     return torch.bfloat16 if device.type == "cpu" and native is not None and native() else torch.float32
+
+
+def settle_in_fork() -> None:
+    """In a forked process, set torch to one thread: waiting for the parent's threads would never end."""
+    if os.getpid() != _IMPORTED_IN:
+        torch.set_num_threads(1)
+
+
+def check_process(device: torch.device) -> None:
+    """Check that a model on `device` can run in this process.
+
+    Raises:
+        GenaugError: a GPU in a process that was forked after the GPU was used.
+
+    >>> check_process(torch.device("cpu"))
+    """
+    # A model that is on a GPU where CUDA is not initialized came here by a fork.
+    if device.type == "cuda" and not torch.cuda.is_initialized():
+        raise GenaugError(
+            "model: a model on a GPU cannot run in a forked worker; leave it on the CPU, make a SampleBank, "
+            "or apply the transform to batches after the DataLoader"
+        )
+
+
+@contextmanager
+def side_stream(device: torch.device | None) -> Iterator[torch.cuda.Stream | None]:
+    """On a GPU, queue what the block computes beside, not after, what other threads have queued; elsewhere nothing.
+
+    >>> with side_stream(torch.device("cpu")) as stream:
+    ...     stream is None
+    True
+    """
+    if device is None or device.type != "cuda":
+        yield None
+        return
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        yield stream

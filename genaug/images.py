@@ -34,7 +34,7 @@ def check_images(images: Tensor, *, name: str = "images") -> None:
     if not low >= 0.0 or not high <= 1.0:  # written so that NaN fails too
         raise DataError(
             f"{name} of dtype {images.dtype} must be finite and within [0, 1], got values from {low:g} to {high:g}; "
-            "scale them to [0, 1], or pass uint8"
+            "scale them to [0, 1] (and normalize later), or pass uint8"
         )
 
 

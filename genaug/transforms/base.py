@@ -1,9 +1,8 @@
 """The base of per-image transforms that run a model inside a torchvision v2 pipeline."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import PIL.Image
 import torch
@@ -13,16 +12,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
+from genaug.devices import settle_in_fork
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.images import cast_like
+from genaug.samples import LabelsGetter, choose_labels_getter, find_images, find_labels
 from genaug.spec import DataSpec
 from genaug.transforms.operations import Operation
-from genaug.transforms.reference import settle_in_fork
 
 PIL_MODES = ("L", "RGB", "RGBA")  # whose bytes are the pixel values that models know
-IMAGE_KEYS = ("image", "img", "images", "pixel_values")
-
-LabelsGetter = Literal["default"] | Callable[[Any], Any] | None
 
 
 class ModelTransform(v2.Transform):  # type: ignore[misc]
@@ -63,13 +60,11 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
     torch.Size([2, 1, 8, 8])
     """
 
-    _transformed_types = (PIL.Image.Image, tv_tensors.Image)  # and one plain tensor, see `_find_images`
+    _transformed_types = (PIL.Image.Image, tv_tensors.Image)  # and one plain tensor, see `find_images`
 
     def __init__(self, operation: Operation, *, p: float, labels_getter: LabelsGetter = "default") -> None:
         super().__init__()
-        if labels_getter not in ("default", None) and not callable(labels_getter):
-            raise GenaugError(f'labels_getter must be "default", a function or None, got {shorten(labels_getter)}')
-        self._labels_getter = find_labels if labels_getter == "default" else labels_getter
+        self._labels_getter = choose_labels_getter(labels_getter, default=find_labels)
         if not 0.0 <= p <= 1.0:
             raise GenaugError(f"p must be from 0 to 1, got {shorten(p)}")
         self.p = p
@@ -93,8 +88,8 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         sample = inputs if len(inputs) > 1 else inputs[0]
         flat, structure = tree_flatten(sample)
         self.check_inputs(flat)
-        found = None if self._labels_getter is None else self._labels_getter(sample)
-        chosen = _find_images(sample, flat, found)
+        found = self._labels_getter(sample)
+        chosen = find_images(sample, flat, found)
         params = self.make_params([flat[place] for place in chosen])
         if params:
             params["labels"] = self._check_labels(found, len(params["chosen"]))
@@ -167,45 +162,6 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         result = flat.clone()
         result[rows] = cast_like(changed, flat)
         return _wrap(result.reshape(pixels.shape), inpt)
-
-
-def _find_images(sample: Any, flat: list[Any], labels: Any) -> list[int]:
-    """Return the places of the images in a flattened sample: all of types for images, or one plain tensor.
-
-    torchvision takes the first plain tensor of all, which in a dict may be the labels.
-    """
-    typed = [place for place, value in enumerate(flat) if isinstance(value, (PIL.Image.Image, tv_tensors.Image))]
-    if typed or any(isinstance(value, tv_tensors.Video) for value in flat):
-        return typed
-    plain = [place for place, value in enumerate(flat) if type(value) is Tensor and value is not labels]
-    if isinstance(sample, Mapping):
-        named = [sample[key] for key in IMAGE_KEYS if type(sample.get(key)) is Tensor]
-        if named:
-            return [place for place in plain if flat[place] is named[0]][:1]
-    # With no tensor of an image's shape the first of any shape is taken, for the error that it gives.
-    likely = [place for place in plain if flat[place].ndim >= 3]
-    return (likely or [place for place in plain if flat[place].ndim == 2])[:1]
-
-
-def find_labels(sample: Any) -> Any:
-    """Return the label of a sample that is (image, label) or a dict with "label" or "labels", or None.
-
-    A second element counts as a label where it is an int, also NumPy's, or a tensor of integers with at most one
-    dimension.
-
-    >>> find_labels((torch.zeros(1, 8, 8), 3)), find_labels(torch.zeros(1, 8, 8))
-    (3, None)
-    """
-    if isinstance(sample, Mapping):
-        candidate = sample.get("label", sample.get("labels"))
-    elif isinstance(sample, (tuple, list)) and len(sample) == 2:
-        candidate = sample[1]
-    else:
-        return None
-    if isinstance(candidate, Tensor):
-        whole = not candidate.is_floating_point() and not candidate.is_complex() and candidate.dtype != torch.bool
-        return candidate if whole and candidate.ndim <= 1 else None
-    return None if isinstance(candidate, bool) or not isinstance(candidate, Integral) else candidate
 
 
 def _count(inpt: Any) -> int:

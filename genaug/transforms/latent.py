@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from genaug.models import Model
-from genaug.transforms.base import LabelsGetter, ModelTransform
+from genaug.samples import LabelsGetter
+from genaug.transforms.base import ModelTransform
 from genaug.transforms.operations import Channels, Vary
 
 

@@ -1,27 +1,30 @@
 """What transforms do to images, apart from the library whose transform it is: shared by all adapters."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from genaug.devices import settle_in_fork
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.images import check_images, to_float
 from genaug.models import Model
 from genaug.spec import DataSpec
-from genaug.transforms.reference import ModelReference, settle_in_fork
+from genaug.transforms.reference import ModelReference
 
 Channels = Literal["match", "convert"]
 
 
-class Operation(ABC):
-    """Changes images by a method of a model, brought to the model's size and channels where that is asked for.
+class FittedModel:
+    """A model that can do `method`, and images brought to its size and channels, and back, where that is asked for.
 
     Args:
         model: a model, or what `genaug.load` takes.
+        method: what it must be able to do.
         resize: bring images to the model's size, and the result back to theirs, both antialiased: what is finer than
             the model's size is lost.
         channels: "match", which takes images with the model's channels only, or "convert": gray images enter a color
@@ -34,14 +37,18 @@ class Operation(ABC):
         CheckpointError: a model that cannot be found, or whose weights have another hash.
     """
 
-    method: ClassVar[str]
-
     def __init__(
-        self, model: Model | str | Path, *, resize: bool = False, channels: Channels = "match", sha256: str | None = None
+        self,
+        model: Model | str | Path,
+        *,
+        method: str,
+        resize: bool = False,
+        channels: Channels = "match",
+        sha256: str | None = None,
     ) -> None:
         if channels not in ("match", "convert"):
             raise GenaugError(f'channels must be "match" or "convert", got {shorten(channels)}')
-        self.reference = ModelReference(model, self.method, sha256=sha256)
+        self.reference = ModelReference(model, method, sha256=sha256)
         self.resize, self.channels = bool(resize), channels
 
     @property
@@ -57,13 +64,13 @@ class Operation(ABC):
         """
         check_images(images)
         channels, height, width = images.shape[-3:]
-        if channels != self.spec.channels:
-            if self.channels == "match" or {channels, self.spec.channels} - {1, 3, 4}:
-                advice = 'pass channels="convert" or use a model of that kind' if self.channels == "match" else ""
-                raise DataError(
-                    f"images must have {self.spec.channels} channels, got {channels} (expected {self.spec.size}); "
-                    f"{advice or 'only gray, RGB and RGBA can be converted'}"
-                )
+        convertible = self.channels == "convert" and {channels, self.spec.channels} <= {1, 3, 4}
+        if channels != self.spec.channels and not convertible:
+            advice = 'pass channels="convert"' if self.channels == "match" else "only 1, 3 and 4 can be converted"
+            raise DataError(
+                f"images must have {self.spec.channels} channels, got {channels} (expected {self.spec.size}); "
+                f"{advice}, or use a model of that kind"
+            )
         if not height or not width:
             raise DataError(f"images must be of size {self.spec.size}, got {channels}x{height}x{width}, which is empty")
         if not self.resize and self._size(height, width) != (height, width):
@@ -74,6 +81,30 @@ class Operation(ABC):
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         return self.spec.height or height, self.spec.width or width
+
+    def fit(self, images: Tensor) -> Tensor:
+        """Return public images (N, C, H, W) with the model's size and channels, still public.
+
+        Raises:
+            DataError: images that do not fit.
+        """
+        self.check(images)
+        size = self._size(*images.shape[-2:])
+        fitted = convert_channels(images, self.spec.channels)
+        if size == fitted.shape[-2:]:
+            return fitted
+        # resized as floats, since there and back would round twice
+        return _resize(to_float(fitted).float(), size)
+
+    def restore(self, changed: Tensor, images: Tensor) -> Tensor:
+        """Return what became of fitted images, float in [0, 1], with the size and channels that `images` have."""
+        if changed.shape[-2:] != images.shape[-2:]:
+            changed = _resize(changed, images.shape[-2:])
+        return _restore_channels(changed, images)
+
+
+class Operation(FittedModel, ABC):
+    """Changes images by a method of a model; see `FittedModel`."""
 
     def __call__(self, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
         """Return changed images (N, C, H, W), float in [0, 1], of public images of the same shape.
@@ -87,19 +118,10 @@ class Operation(ABC):
             DataError: images that do not fit; labels that the model does not know.
         """
         settle_in_fork()
-        self.check(images)
+        fitted = self.fit(images)
         if not len(images):
             return to_float(images)
-        own = (images.shape[-2], images.shape[-1])
-        size = self._size(*own)
-        fitted = convert_channels(images, self.spec.channels)
-        if size != own:
-            # resized as floats, since there and back would round twice
-            fitted = F.resize(to_float(fitted).float(), list(size), antialias=True).clamp_(0, 1)
-        changed = self.run(self.reference.get(), fitted, labels, seeds)
-        if size != own:
-            changed = F.resize(changed, list(own), antialias=True).clamp_(0, 1)
-        return _restore_channels(changed, images)
+        return self.restore(self.run(self.reference.get(), fitted, labels, seeds), images)
 
     @abstractmethod
     def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
@@ -113,17 +135,19 @@ class Vary(Operation):
         GenaugError: a `strength` outside [0, 1]; see `Operation` for the rest.
     """
 
-    method = "vary"
-
     def __init__(self, model: Model | str | Path, *, strength: float, **options: Any) -> None:
         if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0.0 <= strength <= 1.0:
             raise GenaugError(f"strength must be from 0 to 1, got {shorten(strength)}")
-        super().__init__(model, **options)
+        super().__init__(model, method="vary", **options)
         self.strength = float(strength)
 
     def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
         """Return variations of images."""
         return model.vary(images, labels, strength=self.strength, seeds=seeds)  # type: ignore[no-any-return]
+
+
+def _resize(images: Tensor, size: Sequence[int]) -> Tensor:
+    return F.resize(images, list(size), antialias=True).clamp_(0, 1)  # type: ignore[no-any-return]
 
 
 def convert_channels(images: Tensor, channels: int) -> Tensor:
@@ -147,7 +171,7 @@ def convert_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def _restore_channels(changed: Tensor, images: Tensor) -> Tensor:
-    """Return `changed` with the channels that `images` have; where those have alpha and a model does not, with theirs."""
+    """Return `changed` with the channels that `images` have, and with their alpha."""
     channels, known = images.shape[-3], changed.shape[-3]
     if channels == known:
         return changed

@@ -1,40 +1,16 @@
 """Models inside transforms: named by path and hash, loaded where they are first used, once in each process."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from genaug import checkpoint
-from genaug.errors import CheckpointError, GenaugError
+from genaug.devices import check_process
+from genaug.errors import CheckpointError
 from genaug.models import Model, require
 from genaug.spec import DataSpec
 from genaug.zoo import load, resolve
-
-_IMPORTED_IN = os.getpid()  # another number than this means a forked process
-
-
-def settle_in_fork() -> None:
-    """In a forked process, set torch to one thread: waiting for the parent's threads would never end."""
-    if os.getpid() != _IMPORTED_IN:
-        torch.set_num_threads(1)
-
-
-def check_process(device: torch.device) -> None:
-    """Check that a model on `device` can run in this process.
-
-    Raises:
-        GenaugError: a GPU in a process that was forked after the GPU was used.
-
-    >>> check_process(torch.device("cpu"))
-    """
-    # A model that is on a GPU where CUDA is not initialized came here by a fork.
-    if device.type == "cuda" and not torch.cuda.is_initialized():
-        raise GenaugError(
-            "model: a model on a GPU cannot run in a forked worker; leave it on the CPU, make a SampleBank, "
-            "or apply the transform to batches after the DataLoader"
-        )
 
 
 class ModelReference:

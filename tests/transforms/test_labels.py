@@ -12,7 +12,7 @@ import genaug
 from genaug.data import load_data
 from genaug.errors import DataError, GenaugError
 from genaug.transforms import LatentJitter, Reconstruct
-from genaug.transforms.base import find_labels
+from genaug.samples import find_labels
 
 pytestmark = pytest.mark.global_rng  # transforms draw from torch's global generator
 

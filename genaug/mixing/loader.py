@@ -1,0 +1,162 @@
+"""Synthetic samples in the batches of any loader, generated ahead of need."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genaug.bank.replacing import Classes, Plan, Replacement
+from genaug.devices import choose_device, side_stream
+from genaug.errors import GenaugError, shorten
+from genaug.samples import Batch, LabelsGetter, choose_labels_getter, find_batch_labels
+from genaug.seeding import check_seed, make_generator
+
+
+@dataclass
+class _Ready:
+    """Images, labels and samples of a batch, and the event of a GPU after which they may be read."""
+
+    images: Tensor
+    labels: Tensor
+    samples: Tensor | None
+    event: Any = None
+
+
+class MixedLoader:
+    """Wraps a loader of batches, and replaces a share of the rows of each by synthetic samples.
+
+    Length, order and everything else in the batches stay. A thread draws the samples of the next batches while the
+    consumer works on one; on a GPU it does so on a stream of its own. The thread ends with the iteration, also where
+    that is broken off. Real batches are read by the consumer's own thread, `ahead` batches early.
+
+    Which rows are replaced by what depends on the seed, the epoch and the step alone (and, in distributed training, on
+    the rank). Every iteration is another epoch; `set_epoch` says which. Attributes that the wrapper does not have are
+    those of the loader.
+
+    Args:
+        loader: a `DataLoader`, or anything that yields batches: (images, labels), or dicts with "label" or "labels".
+        source: a bank, or a model, on any device.
+        fraction: share of the rows that are replaced, on average where it is no whole number of them. Without
+            `classes` it is the share of the rows whose class the source has samples of.
+        classes: None keeps the labels. Names or indices of classes (equally, or in a dict by weight) replace rows of
+            any class by samples of these, and the labels too.
+        transform: called with the samples, uint8 (n, C, H, W) on the batch's device, to make of them what the loader
+            makes of real images; needed where these are normalized or of another size. A random transform of
+            torchvision draws once for all of them, from torch's global generator, in the consumer's thread.
+        seed: decides which rows are replaced by what.
+        ahead: batches that are prepared early; 0 draws the samples when they are needed.
+        device: where images and labels are moved to; None leaves them where they are. Pass the GPU that trains, and
+            `pin_memory=True` to the loader.
+        labels_getter: "default" as above, or a function of the batch that returns the tensor of labels.
+
+    Raises:
+        GenaugError: a `fraction` outside [0, 1], an `ahead` below 0, a seed that is no integer, an unknown device.
+        DataError: a source without classes, or unusable `classes`; in use, labels that it does not know, and samples
+            that are not as the rows of the batch are.
+
+    >>> import genaug
+    >>> from genaug.data import load_data
+    >>> from torch.utils.data import DataLoader
+    >>> loader = MixedLoader(DataLoader(load_data("digits"), batch_size=64), genaug.load("digits-vae"), fraction=0.25)
+    >>> images, labels = next(iter(loader))
+    >>> len(loader), loader.batch_size, images.shape, labels.shape
+    (19, 64, torch.Size([64, 1, 8, 8]), torch.Size([64]))
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        source: Any,
+        *,
+        fraction: float,
+        classes: Classes = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+        ahead: int = 2,
+        device: str | torch.device | None = None,
+        labels_getter: LabelsGetter = "default",
+    ) -> None:
+        if not hasattr(loader, "__iter__"):
+            raise GenaugError(f"loader must yield batches, such as a DataLoader, got {type(loader).__name__}")
+        if labels_getter is None:
+            raise GenaugError('labels_getter must be "default" or a function: a batch without labels cannot be used')
+        if type(ahead) is not int or ahead < 0:
+            raise GenaugError(f"ahead must be an integer of at least 0, got {shorten(ahead)}")
+        self.loader = loader
+        self.seed, self.ahead = check_seed(seed), ahead
+        self.device = None if device is None else choose_device(device)
+        self._labels_getter = choose_labels_getter(labels_getter, default=find_batch_labels)
+        self._replacement = Replacement(source, fraction, classes=classes, transform=transform)
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration be this epoch (from 0); that of the loader's sampler is not touched."""
+        self._epoch = check_seed(epoch)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader" or (name.startswith("__") and name.endswith("__")):  # before __init__, as in unpickling
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        return self._mix(iter(self.loader), epoch)
+
+    def _mix(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
+        waiting: deque[tuple[Batch, Plan, Future[_Ready]]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="genaug-loader") as pool:
+            try:
+                for step, values in enumerate(batches):
+                    batch = Batch(values, self._labels_getter)
+                    plan = self._replacement.plan(batch.labels, generator=self._make_generator(epoch, step))
+                    waiting.append((batch, plan, pool.submit(self._prepare, batch, plan)))
+                    if len(waiting) > self.ahead:
+                        yield self._finish(*waiting.popleft())
+                while waiting:
+                    yield self._finish(*waiting.popleft())
+            finally:  # also where the consumer breaks off
+                for _, _, future in waiting:
+                    future.cancel()
+
+    def _make_generator(self, epoch: int, step: int) -> torch.Generator:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if distributed else 0
+        return make_generator(self.seed, "loader", epoch, step, rank)
+
+    def _prepare(self, batch: Batch, plan: Plan) -> _Ready:
+        """Draw the samples of a batch and move all to the device; in the thread."""
+        own = getattr(self._replacement.source, "device", None)
+        device = next((d for d in (self.device, own) if isinstance(d, torch.device) and d.type == "cuda"), None)
+        with side_stream(device) as stream:
+            images, labels = self._move(batch.images), self._move(batch.labels)
+            samples = self._move(self._replacement.draw(plan)) if len(plan.rows) else None
+            if samples is not None:
+                samples = samples.to(images.device)
+            return _Ready(images, labels, samples, None if stream is None else stream.record_event())
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        if self.device is None or tensor.device == self.device:
+            return tensor
+        if self.device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def _finish(self, batch: Batch, plan: Plan, future: Future[_Ready]) -> Any:
+        """Wait for the samples of a batch and put them in; in the consumer's thread, since `transform` may draw."""
+        ready = future.result()
+        if ready.event is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(ready.event)
+            for tensor in (ready.images, ready.labels, ready.samples):
+                if tensor is not None and tensor.device.type == "cuda":
+                    tensor.record_stream(stream)
+        if ready.samples is None:
+            return batch.join(ready.images, ready.labels)
+        return batch.join(*self._replacement.place(ready.images, ready.labels, plan, ready.samples))
