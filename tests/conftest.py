@@ -19,6 +19,9 @@ import pytest
 import rich.style  # noqa: F401 (draws from `random` when it is imported, which is no test's doing)
 import torch
 
+from genaug import DataSpec
+from genaug.models import VAE, VAEConfig
+
 FIGURES = pytest.StashKey[list[str]]()
 
 
@@ -73,6 +76,36 @@ def unchanged_global_rng(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def _same(state: Any, other: Any) -> bool:
     return all(np.array_equal(part, other_part) for part, other_part in zip(state, other, strict=True))
+
+
+def make_vae(spec: DataSpec) -> VAE:
+    """A tiny VAE with densities fitted to noise; the same one at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = VAE(spec, VAEConfig(width=8, hidden=16, latent_dim=4))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(30, spec.channels, spec.height, spec.width, generator=generator)
+    model.fit_after_training(images, torch.arange(30) % 3)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def gray() -> VAE:
+    """A VAE of gray images 1x8x8 in three classes."""
+    return make_vae(DataSpec(1, 8, 8, ("a", "b", "c")))
+
+
+@pytest.fixture(scope="session")
+def color() -> VAE:
+    """A VAE of color images 3x12x10 in three classes."""
+    return make_vae(DataSpec(3, 12, 10, ("a", "b", "c")))
+
+
+@pytest.fixture
+def path(gray: VAE, tmp_path: Path) -> Path:
+    """A checkpoint of `gray`."""
+    gray.save(tmp_path / "model")
+    return tmp_path / "model"
 
 
 @pytest.fixture(scope="session")

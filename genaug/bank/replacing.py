@@ -89,9 +89,10 @@ class Replacement:
         """
         if not len(plan.rows):
             return images, labels
-        made = self._make(samples, images)
-        new = torch.empty_like(images, pin_memory=images.is_pinned()).copy_(images)
-        new[plan.rows.to(images.device)] = made.as_subclass(type(images))
+        plain = images.as_subclass(Tensor)
+        new = torch.empty_like(plain, pin_memory=plain.is_pinned()).copy_(plain)
+        new[plan.rows.to(images.device)] = self._make(samples, plain)
+        new = new.as_subclass(type(images))
         if labels.ndim == 1 and self.weights is None:
             return new, labels
         rows, classes = plan.rows.to(labels.device), plan.classes.to(labels.device)
@@ -121,7 +122,7 @@ class Replacement:
                     f"transform must make {images.dtype} {wanted} of the samples, as the batch is, got {got}; "
                     "give it what real images go through, such as a resize, ToDtype and Normalize"
                 )
-            return made.to(images.device)
+            return made.as_subclass(Tensor).to(images.device)
         if not self._checked:  # a pipeline normalizes all batches or none
             self._check_batch(images)
             self._checked = True
@@ -136,7 +137,7 @@ class Replacement:
 
     def _check_batch(self, images: Tensor) -> None:
         try:
-            check_images(images.as_subclass(Tensor))
+            check_images(images)
         except DataError as problem:
             raise DataError(
                 f"{problem}; or pass transform=, which does to uint8 samples what was done to real images: samples "

@@ -11,8 +11,8 @@ from torchvision import tv_tensors
 import genaug
 from genaug.data import load_data
 from genaug.errors import DataError, GenaugError
-from genaug.transforms import LatentJitter, Reconstruct
 from genaug.samples import find_labels
+from genaug.transforms import LatentJitter, Reconstruct
 
 pytestmark = pytest.mark.global_rng  # transforms draw from torch's global generator
 
