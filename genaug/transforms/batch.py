@@ -166,9 +166,7 @@ class LatentMix(BatchTransform):
         if self.across:
             return {"chosen": chosen & (order != torch.arange(count)), "partners": order, "shares": shares}
         if labels.ndim != 1:
-            raise DataError(
-                "labels must be class indices (N,) for mixing within a class, got soft ones; pass across=True"
-            )
+            raise DataError("labels must be class indices (N,) to mix within a class, got soft ones; pass across=True")
         classes = labels.cpu()
         partners = torch.arange(count)
         for label in classes.unique().tolist():  # each row's partner is the next of its class, in random order

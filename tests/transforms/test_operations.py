@@ -1,0 +1,134 @@
+"""Images brought to a model's size and channels and back; models named by hash."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from contract import floats, levels, to_pil
+from torch.nn import functional as F
+
+from genaug import CheckpointError, DataError, GenaugError
+from genaug.models.base import draw_rows
+from genaug.transforms import LatentJitter, Reconstruct
+from genaug.transforms.operations import Vary, convert_channels
+
+pytestmark = pytest.mark.global_rng  # torchvision's transforms draw from torch's global generator
+
+
+def test_resized_there_and_back_antialiased(gray):
+    images = floats(3, 1, 40, 24)
+
+    def resize(tensor, size):
+        return F.interpolate(tensor, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+
+    expected = resize(gray.vary(resize(images, (8, 8)), strength=0.0), (40, 24))
+    result = Reconstruct(gray, resize=True)(images)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+    as_bytes = Reconstruct(gray, resize=True)((images * 255).round().to(torch.uint8))
+    assert (as_bytes / 255 - expected).abs().max() < 3 / 255
+
+
+def test_nothing_is_resized_that_fits(gray):
+    images = floats(3, 1, 8, 8)
+    assert torch.equal(Reconstruct(gray, resize=True)(images), Reconstruct(gray)(images))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_pil_images_of_any_size_and_channels(mode, gray, color):
+    rng = np.random.Generator(np.random.PCG64(0))
+    image = PIL.Image.fromarray(rng.integers(0, 256, (21, 30, 4), dtype=np.uint8)).convert(mode)
+    for model in (gray, color):
+        result = LatentJitter(model, p=1.0, resize=True, channels="convert")(image)
+        assert (result.mode, result.size) == (mode, (30, 21))
+        if mode == "RGBA":
+            assert result.getchannel("A").tobytes() == image.getchannel("A").tobytes()
+        assert result.tobytes() != image.tobytes()
+
+
+def test_gray_of_color_is_pillows_luminance():
+    color = levels(3, 20, 20)
+    gray = np.array(to_pil(color).convert("L")).astype(int)
+    assert np.abs(convert_channels(color, 1)[0].numpy().astype(int) - gray).max() <= 1
+    assert torch.equal(convert_channels(color, 1), convert_channels(torch.cat([color, color[:1]]), 1))
+
+
+def test_color_images_in_a_gray_model_lose_their_color(gray):
+    images = floats(4, 3, 8, 8)
+    result = Reconstruct(gray, channels="convert")(images)
+    expected = Reconstruct(gray)(convert_channels(images, 1))
+    torch.testing.assert_close(result, expected.expand(-1, 3, -1, -1))
+
+
+def test_gray_images_in_a_color_model(color):
+    images = floats(4, 1, 12, 10)
+    result = Reconstruct(color, channels="convert")(images)
+    expected = convert_channels(Reconstruct(color)(images.expand(-1, 3, -1, -1)), 1)
+    torch.testing.assert_close(result, expected)
+
+
+def test_opaque_where_alpha_is_new():
+    for image, opaque in ((levels(3, 4, 4), 255), (floats(1, 4, 4), 1.0)):
+        converted = convert_channels(image, 4)
+        assert torch.equal(converted[3], torch.full((4, 4), opaque, dtype=image.dtype))
+        assert torch.equal(converted[:3], image.expand(3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "image", "message"),
+    [
+        ({}, levels(3, 8, 8), r'1 channels, got 3 \(expected 1x8x8\); pass channels="convert"'),
+        ({"channels": "convert"}, levels(2, 8, 8), "1 channels, got 2 .*; only 1, 3 and 4 can be converted"),
+        ({}, levels(1, 9, 8), r"of size 1x8x8, got 1x9x8; resize them first, or pass resize=True \(there and back\)"),
+        ({"resize": True}, levels(1, 0, 8), "got 1x0x8, which is empty"),
+        ({"resize": True}, floats(1, 9, 8) * 2, "and normalize later"),
+    ],
+)
+def test_images_that_do_not_fit(options, image, message, gray):
+    with pytest.raises(DataError, match=message):
+        Reconstruct(gray, **options)(image)
+
+
+def test_unknown_channels(gray):
+    with pytest.raises(GenaugError, match='channels must be "match" or "convert", got \'gray\''):
+        Reconstruct(gray, channels="gray")
+
+
+def test_other_weights_than_the_hash_says(path):
+    right = Vary(path, strength=0.5).reference.sha256
+    assert Vary(path, strength=0.5, sha256=right).reference.id == str(path)
+    with pytest.raises(CheckpointError, match=f"must have the sha256 {'0' * 64}, got {right}"):
+        Vary(path, strength=0.5, sha256="0" * 64)
+
+
+def test_the_noise_of_an_image_depends_on_its_seed_alone(gray):
+    seeds = torch.tensor([5, 2**62, 0])
+    rows = draw_rows(seeds, 7, torch.device("cpu"))
+    for row, seed in zip(rows, seeds.tolist(), strict=True):
+        assert torch.equal(row, torch.randn(7, generator=torch.Generator().manual_seed(seed)))
+    images, labels = floats(3, 1, 8, 8), torch.tensor([0, 1, 2])
+    together = gray.vary(images, labels, strength=0.8, seeds=seeds)
+    alone = gray.vary(images[1:2], labels[1:2], strength=0.8, seeds=seeds[1:2])
+    torch.testing.assert_close(together[1:2], alone)
+    for wrong in ({"seeds": seeds[:2]}, {"seeds": seeds, "generator": torch.Generator()}):
+        with pytest.raises(GenaugError, match="seeds must be one for each of 3 images"):
+            gray.vary(images, labels, strength=0.5, **wrong)
+
+
+def test_images_of_all_sizes_as_if_each_were_alone(gray):
+    images = [
+        to_pil(levels(1, 8, 8)),
+        levels(1, 20, 12),
+        floats(1, 8, 8),
+        to_pil(levels(1, 8, 8).flip(1)),
+        levels(1, 20, 12),
+    ]
+    labels = [0, 1, 2, 1, 0]
+    transform = Reconstruct(gray, resize=True)
+    results = transform.change_all(images, labels)
+    for image, label, result in zip(images, labels, results, strict=True):
+        expected, _ = transform(image, label)
+        assert type(result) is type(image)
+        first, second = (np.asarray(value, dtype=np.float64) for value in (result, expected))
+        scale = 1 if first.max() <= 1 else 255
+        assert np.abs(first - second).max() <= scale / 255
+    assert Reconstruct(gray, p=0.0).change_all(images[:1])[0] is images[0]
