@@ -5,6 +5,7 @@ import os
 # Before any import of these libraries: they read the variables when they are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks PyPI for its version
 os.environ["MPLBACKEND"] = "Agg"
 # The models are tiny: more threads gain nothing, and lose much where other processes use the cores.
 os.environ["OMP_NUM_THREADS"] = "1"

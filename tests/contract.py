@@ -198,6 +198,7 @@ def _albumentations_forms() -> list[Form]:
             lambda pipeline, image: pipeline(image=image)["image"],
             lambda pipeline, number: pipeline.set_random_seed(number),
             draws="own",
+            p_0_is_same=not hasattr(A, "SampledParams"),  # albumentationsx copies what is not contiguous
         )
         for cls in (adapter.LatentJitter, adapter.Reconstruct)
     ]

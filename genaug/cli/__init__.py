@@ -6,6 +6,7 @@ from genaug.cli.bench import bench_command
 from genaug.cli.demo import demo_command
 from genaug.cli.evaluate import evaluate_app
 from genaug.cli.models import models_command
+from genaug.cli.preview import preview_command
 from genaug.cli.sample import sample_command
 from genaug.cli.train import train_command
 
@@ -22,6 +23,7 @@ app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("sample")(sample_command)
 app.add_typer(evaluate_app, name="evaluate")
+app.command("preview")(preview_command)
 app.command("models")(models_command)
 app.command("bench")(bench_command)
 

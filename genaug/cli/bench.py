@@ -9,7 +9,9 @@ from genaug.cli.options import Debug, one_line_errors
 
 @one_line_errors
 def bench_command(
-    name: Annotated[str, typer.Argument(help="import, engine, training, bank, jitter, scale, or all.")] = "all",
+    name: Annotated[
+        str, typer.Argument(help="import, engine, training, bank, transforms, loaders, jitter, scale, or all.")
+    ] = "all",
     repeats: Annotated[int, typer.Option(help="Measurements of each side, taken in turn.", min=3)] = 15,
     debug: Debug = False,
 ) -> None:

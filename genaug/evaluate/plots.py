@@ -1,6 +1,6 @@
 """Pictures of what was measured; drawn without pyplot, so that no global state of matplotlib changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,39 @@ def plot_recall(comparison: Comparison, path: Path, *, counts: Sequence[int]) ->
     _save(figure, path)
 
 
-def _tile(rows: Sequence[torch.Tensor], height: int, width: int) -> NDArray[np.uint8]:
-    """Return rows of up to six images (n, C, H, W) as one picture on white, one pixel apart."""
+def plot_columns(columns: Mapping[str, torch.Tensor], path: Path, *, names: Sequence[str], title: str) -> None:
+    """Save a picture with a column for each batch of uint8 images (N, C, H, W) of one size, and a row for each image.
+
+    Args:
+        columns: batches by the headings of their columns.
+        path: PNG file.
+        names: of the rows.
+        title: of the picture.
+
+    Raises:
+        GenaugError: the disk is full or not writable.
+    """
+    batches = [batch.cpu() for batch in columns.values()]
+    height, width = batches[0].shape[-2:]
+    picture = _tile([torch.stack(row) for row in zip(*batches, strict=True)], height, width, columns=len(batches))
+    aspect = picture.shape[0] / picture.shape[1]
+    side = 0.9 * len(batches)
+    figure = Figure(figsize=(side + 1.2, side * aspect + 0.6), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set_xticks([(width + 1) * (column + 0.5) for column in range(len(batches))], list(columns), fontsize=7)
+    axis.set_yticks([(height + 1) * (row + 0.5) for row in range(len(names))], names, fontsize=7)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.set_frame_on(False)
+    figure.suptitle(title, fontsize=8)
+    _save(figure, path)
+
+
+def _tile(rows: Sequence[torch.Tensor], height: int, width: int, *, columns: int = COLUMNS) -> NDArray[np.uint8]:
+    """Return rows of up to `columns` images (n, C, H, W) as one picture on white, one pixel apart."""
     colored = max(images.shape[1] for images in rows) == 3
-    shape = (len(rows) * (height + 1), COLUMNS * (width + 1))
+    shape = (len(rows) * (height + 1), columns * (width + 1))
     picture = np.full((*shape, 3) if colored else shape, 255, dtype=np.uint8)
     for row, images in enumerate(rows):
         for column, image in enumerate(images):

@@ -10,7 +10,7 @@ from genaug.devices import check_process
 from genaug.errors import CheckpointError
 from genaug.models import Model, require
 from genaug.spec import DataSpec
-from genaug.zoo import load, resolve
+from genaug.zoo import is_path, load, resolve
 
 
 class ModelReference:
@@ -38,11 +38,13 @@ class ModelReference:
         self._directory: Path | None = None
         self._model: Any = None
         if isinstance(model, (str, Path)):
-            self.id, self._directory = str(model), resolve(model).absolute()
+            # Without ./ a relative Path would read as a shipped model's name.
+            self.id = str(model) if isinstance(model, str) or is_path(str(model)) else f"./{model.as_posix()}"
+            self._directory = resolve(model).absolute()
             config = checkpoint.read_checkpoint_config(self._directory)
             self.spec: DataSpec = config.spec
             self.sha256: str | None = config.weights_sha256
-            self.name = f"{config.family} {model}"
+            self.name = f"{config.family} {self.id}"
         else:
             require(model, method)
             self.spec, self.name, self._model = model.spec, getattr(model, "family", type(model).__name__), model

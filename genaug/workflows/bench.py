@@ -1,12 +1,9 @@
 """Speed against a rival in the same run, printed as ratios: the two sides take turns, medians are compared."""
 
 import math
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import torch
@@ -26,11 +23,12 @@ from genaug.seeding import make_generator
 from genaug.spec import DataSpec
 from genaug.training import Recipe, TrainingConfig, train
 from genaug.training.schedules import cosine_with_warmup, ema_with_ramp
+from genaug.workflows.bench_loaders import bench_loaders
 from genaug.workflows.bench_pythae import BATCH, CONFIG, make_sides
+from genaug.workflows.bench_transforms import bench_transforms
 from genaug.workflows.scale import bench_scale
+from genaug.workflows.timing import Row, take_turns, time_call, time_process
 from genaug.zoo import load
-
-Row = tuple[str, float, float, str]
 
 
 def run_benchmarks(name: str = "all", *, repeats: int = 15) -> None:
@@ -54,11 +52,11 @@ def run_benchmarks(name: str = "all", *, repeats: int = 15) -> None:
 
 def bench_import(repeats: int) -> list[Row]:
     """Time whole processes: `import genaug` against its two largest dependencies, and `genaug --help`."""
-    ours, rivals, helps = _take_turns(
+    ours, rivals, helps = take_turns(
         repeats,
-        lambda: _time_process("import genaug"),
-        lambda: _time_process("import torch, torchvision"),
-        lambda: _time_process("import sys; sys.argv = ['genaug', '--help']; from genaug.cli import main; main()"),
+        lambda: time_process("import genaug"),
+        lambda: time_process("import torch, torchvision"),
+        lambda: time_process("import sys; sys.argv = ['genaug', '--help']; from genaug.cli import main; main()"),
     )
     return [
         ("import genaug / import torch, torchvision", ours, rivals, "<= 1.1"),
@@ -110,7 +108,7 @@ def bench_engine(repeats: int) -> list[Row]:
             times.append(time.perf_counter())
         return (times[-1] - times[1]) / (len(times) - 2)
 
-    ours, rivals = _take_turns(repeats, engine, bare)
+    ours, rivals = take_turns(repeats, engine, bare)
     return [("training step / bare loop, 28x28, batch 64", ours, rivals, "<= 1.05")]
 
 
@@ -139,13 +137,13 @@ def bench_bank(repeats: int) -> list[Row]:
 
         def ours() -> float:
             rows = draw(len(mixed))
-            return _time(lambda: default_collate(mixed.__getitems__(rows)))
+            return time_call(lambda: default_collate(mixed.__getitems__(rows)))
 
         def rival() -> float:
             rows = draw(len(everything))
-            return _time(lambda: default_collate([everything[row] for row in rows]))
+            return time_call(lambda: default_collate([everything[row] for row in rows]))
 
-        mine, theirs = _take_turns(20 * repeats, ours, rival)
+        mine, theirs = take_turns(20 * repeats, ours, rival)
     return [("batch of 256 with a bank / TensorDataset", mine, theirs, "<= 0.7")]
 
 
@@ -175,7 +173,7 @@ def bench_jitter(repeats: int) -> list[Row]:
 def bench_training(repeats: int) -> list[Row]:
     """Time a training step against pythae's with the same layers; the speed in images a second is printed too."""
     sides = make_sides()
-    seconds = dict(zip(sides, _take_turns(max(3, repeats // 3), *sides.values()), strict=True))
+    seconds = dict(zip(sides, take_turns(max(3, repeats // 3), *sides.values()), strict=True))
     rates = [f"{name} {BATCH / value:.0f}" for name, value in seconds.items()]
     Console().print(f"images a second, 28x28, width {CONFIG.width}, batch {BATCH}: {', '.join(rates)}")
     rival = seconds["pythae"]
@@ -190,22 +188,8 @@ BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "engine": bench_engine,
     "training": bench_training,
     "bank": bench_bank,
+    "transforms": bench_transforms,
+    "loaders": bench_loaders,
     "jitter": bench_jitter,
     "scale": bench_scale,
 }
-
-
-def _take_turns(repeats: int, *sides: Callable[[], float]) -> list[float]:
-    """Return the median seconds of each side over `repeats` rounds, after one round that does not count."""
-    rounds = [[side() for side in sides] for _ in range(repeats + 1)][1:]
-    return [median(times) for times in zip(*rounds, strict=True)]
-
-
-def _time(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def _time_process(code: str) -> float:
-    return _time(lambda: subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL))

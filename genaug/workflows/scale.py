@@ -27,6 +27,7 @@ from genaug.images import to_uint8
 from genaug.progress import progress_bar
 from genaug.seeding import make_generator
 from genaug.training import load_recipe, train
+from genaug.workflows.timing import read_memory
 
 CHUNK = 1000
 SIDE = 64
@@ -160,7 +161,7 @@ def _measure(way: str, limit: str, steps: str, folder: str) -> None:
     rates = [line["images_per_second"] for line in lines if "images_per_second" in line]
     run = ScaleRun(
         way=way,
-        resident=_in_gib(_status().get("VmHWM")),
+        resident=_in_gib(read_memory().get("VmHWM")),
         anonymous=_in_gib(seen.get("RssAnon")),
         load_seconds=loaded - began,
         train_seconds=trained - loaded,
@@ -171,21 +172,12 @@ def _measure(way: str, limit: str, steps: str, folder: str) -> None:
 
 
 def _watch(seen: dict[str, int]) -> None:
-    """Keep the highest values of `_status` in `seen`."""
+    """Keep the highest values of `read_memory` in `seen`."""
     while True:
-        for name, value in _status().items():
+        for name, value in read_memory().items():
             seen[name] = max(value, seen.get(name, 0))
         time.sleep(0.01)
 
 
 def _in_gib(size: int | None) -> float | None:
     return None if size is None else size / 2**30
-
-
-def _status() -> dict[str, int]:
-    """Return the sizes in bytes that Linux tells of this process; nothing elsewhere."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return {}
-    return {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines if line.endswith(" kB")}

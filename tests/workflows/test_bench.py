@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from genaug.errors import GenaugError
-from genaug.workflows import bench_pythae
+from genaug.workflows import bench_loaders, bench_pythae, bench_transforms
 from genaug.workflows.bench import run_benchmarks
 
 
@@ -31,3 +31,30 @@ def test_every_side_trains_and_tells_its_time(monkeypatch, capsys, caplog):
     assert not [record for record in caplog.records if record.name.startswith("pythae")]
     shown = capsys.readouterr()
     assert shown.out + shown.err == ""
+
+
+@pytest.mark.global_rng  # transforms of torchvision and kornia draw from torch's global generator
+def test_transforms_are_held_against_the_network_and_elastic_deformations(monkeypatch, capsys):
+    pytest.importorskip("kornia")
+    monkeypatch.setattr(bench_transforms, "BATCH", 6)
+    monkeypatch.setattr(bench_transforms, "WIDTHS", (8,))
+    run_benchmarks("transforms", repeats=3)
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("Reconstruct / bare call", "p = 0.1 / p = 1", "kornia", "v2.ElasticTransform"):
+        assert words in shown
+    rows = bench_transforms.bench_transforms(3)
+    assert len(rows) == 5
+    assert all(ours > 0 and rival > 0 for _, ours, rival, _ in rows)
+
+
+@pytest.mark.global_rng  # loaders that shuffle draw from torch's global generator
+def test_epochs_with_synthetic_images_are_as_long_as_without(monkeypatch, capsys):
+    monkeypatch.setattr(bench_loaders, "IMAGES", 400)
+    monkeypatch.setattr(bench_loaders, "SOAK_BATCHES", 60)
+    seen: list[int] = []
+    run = bench_loaders._run_epoch
+    monkeypatch.setattr(bench_loaders, "_run_epoch", lambda loader, step: (seen.append(len(loader)), run(loader, step)))
+    rows = bench_loaders.bench_loaders(3)
+    assert len(rows) == 3
+    assert set(seen) == {4}  # every side has as many batches
+    assert "MiB after 60" in " ".join(capsys.readouterr().out.split())

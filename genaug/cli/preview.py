@@ -1,0 +1,69 @@
+"""`genaug preview`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genaug.cli.options import (
+    Data,
+    Debug,
+    Device,
+    Download,
+    Grayscale,
+    ImageColumn,
+    LabelColumn,
+    Overwrite,
+    Resize,
+    Root,
+    Seed,
+    default_output,
+    one_line_errors,
+    parse_size,
+    warnings_in_words,
+)
+
+
+@one_line_errors
+def preview_command(
+    model: Annotated[str, typer.Argument(help="A shipped model's name, a path (./run/model) or a hub id.")],
+    data: Data,
+    split: Annotated[
+        str | None, typer.Option(help="Part of the data, or 'all'. [default: test, where there is one]")
+    ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
+    download: Download = False,
+    resize: Resize = None,
+    grayscale: Grayscale = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for the pictures. [default: genaug-preview]")] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Write a picture of what each transform makes of your images with a model.
+
+    Example: [bold]genaug preview digits-vae --data digits --output pictures[/bold]
+    """
+    from genaug.workflows.preview import preview_transforms
+
+    with warnings_in_words():
+        preview_transforms(
+            model,
+            data=data,
+            split=split,
+            reading={
+                "image_column": image_column,
+                "label_column": label_column,
+                "root": root,
+                "download": download,
+                "resize": parse_size(resize),
+                "grayscale": grayscale,
+            },
+            output=default_output("genaug-preview", output),
+            seed=seed,
+            device=device,
+            overwrite=overwrite,
+        )

@@ -1,0 +1,54 @@
+"""What benchmarks measure: medians of the times of sides that take turns, and memory."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+Row = tuple[str, float, float, str]  # what is measured, seconds of genaug, seconds of the rival (or NaN), the aim
+
+
+def take_turns(repeats: int, *sides: Callable[[], float]) -> list[float]:
+    """Return the median seconds of each side over `repeats` rounds, after one round that does not count.
+
+    >>> take_turns(3, lambda: 1.0, lambda: 2.0)
+    [1.0, 2.0]
+    """
+    rounds = [[side() for side in sides] for _ in range(repeats + 1)][1:]
+    return [median(times) for times in zip(*rounds, strict=True)]
+
+
+def time_call(work: Callable[[], object]) -> float:
+    """Return the seconds that a call takes, with what it queues on a GPU.
+
+    >>> time_call(lambda: None) < 1
+    True
+    """
+    _wait_for_gpu()
+    began = time.perf_counter()
+    work()
+    _wait_for_gpu()
+    return time.perf_counter() - began
+
+
+def time_process(code: str) -> float:
+    """Return the seconds that a Python process takes to run `code`."""
+    return time_call(lambda: subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL))
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def read_memory() -> dict[str, int]:
+    """Return the sizes in bytes that Linux tells of this process, such as `VmRSS`; nothing elsewhere."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return {}
+    return {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines if line.endswith(" kB")}
