@@ -33,7 +33,8 @@ class Replacement:
         fraction: share of the rows that are replaced, on average where it is no whole number of them.
         classes: None replaces a row by a sample of its own class, where the source has any. Else names or indices of
             classes that the samples are drawn from, equally or, in a dict, by weight.
-        transform: called with the samples, uint8 (n, C, H, W); returns them as the rows of the batch are.
+        transform: called with the samples, uint8 (n, C, H, W), gray ones with three channels for a batch in color;
+            returns them as the rows of the batch are.
 
     Raises:
         GenaugError: a `fraction` outside [0, 1].
@@ -113,6 +114,8 @@ class Replacement:
         return classes
 
     def _make(self, samples: Tensor, images: Tensor) -> Tensor:
+        if samples.shape[1] == 1 and images.shape[1] == 3:
+            samples = samples.expand(-1, 3, -1, -1)
         if self.transform is not None:
             made = self.transform(to_uint8(samples).to(images.device))
             wanted = (len(samples), *images.shape[1:])
@@ -126,8 +129,6 @@ class Replacement:
         if not self._checked:  # a pipeline normalizes all batches or none
             self._check_batch(images)
             self._checked = True
-        if samples.shape[1] == 1 and images.shape[1] == 3:
-            samples = samples.expand(-1, 3, -1, -1)
         if samples.shape[1:] != images.shape[1:]:
             raise DataError(
                 f"source must have images of the size of the batch ({_size(images)}), got {_size(samples)}; "

@@ -45,8 +45,8 @@ class MixedLoader:
         classes: None keeps the labels. Names or indices of classes (equally, or in a dict by weight) replace rows of
             any class by samples of these, and the labels too.
         transform: called with the samples, uint8 (n, C, H, W) on the batch's device, to make of them what the loader
-            makes of real images; needed where these are normalized or of another size. A random transform of
-            torchvision draws once for all of them, from torch's global generator, in the consumer's thread.
+            makes of real images; needed where these are normalized or of another size. Gray samples have three channels
+            where the batch is in color. A random transform of torchvision draws once for all of them, from torch's global generator, in the consumer's thread.
         seed: decides which rows are replaced by what.
         ahead: batches that are prepared early; 0 draws the samples when they are needed.
         device: where images and labels are moved to; None leaves them where they are. Pass the GPU that trains, and

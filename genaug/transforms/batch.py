@@ -59,8 +59,8 @@ class ReplaceWithSynthetic(BatchTransform):
         classes: None keeps the labels. Names or indices of classes (equally, or in a dict by weight) replace rows of
             any class by samples of these, and the labels too.
         transform: called with the samples, uint8 (n, C, H, W) on the batch's device, to make of them what the loader
-            makes of real images; needed where these are normalized or of another size. A random transform of
-            torchvision draws once for all of them.
+            makes of real images; needed where these are normalized or of another size. Gray samples have three channels
+            where the batch is in color. A random transform of torchvision draws once for all of them.
         labels_getter: where the labels are, see `BatchTransform`.
 
     Raises:
