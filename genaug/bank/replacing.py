@@ -109,7 +109,7 @@ class Replacement:
             raise DataError(
                 f"labels must have {self.spec.num_classes} columns, as source has classes, got {labels.shape[1]}"
             )
-        classes = (labels if labels.ndim == 1 else labels.argmax(1)).to("cpu", torch.int64)
+        classes = (labels if labels.ndim == 1 else labels.float().argmax(1)).to("cpu", torch.int64)
         self.spec.check_labels(classes)
         return classes
 

@@ -1,5 +1,7 @@
 """Synthetic samples in the batches of any loader, generated ahead of need."""
 
+import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,7 +48,8 @@ class MixedLoader:
             any class by samples of these, and the labels too.
         transform: called with the samples, uint8 (n, C, H, W) on the batch's device, to make of them what the loader
             makes of real images; needed where these are normalized or of another size. Gray samples have three channels
-            where the batch is in color. A random transform of torchvision draws once for all of them, from torch's global generator, in the consumer's thread.
+            where the batch is in color. A random transform of torchvision draws once for all of them, from torch's
+            global generator, in the consumer's thread.
         seed: decides which rows are replaced by what.
         ahead: batches that are prepared early; 0 draws the samples when they are needed.
         device: where images and labels are moved to; None leaves them where they are. Pass the GPU that trains, and
@@ -111,19 +114,31 @@ class MixedLoader:
 
     def _mix(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
         waiting: deque[tuple[Batch, Plan, Future[_Ready]]] = deque()
-        with ThreadPoolExecutor(1, thread_name_prefix="genaug-loader") as pool:
-            try:
-                for step, values in enumerate(batches):
-                    batch = Batch(values, self._labels_getter)
+        threads: list[int] = []
+        pool = ThreadPoolExecutor(1, "genaug-loader", initializer=lambda: threads.append(threading.get_ident()))
+        problem: Exception | None = None
+        try:
+            for step in itertools.count():
+                try:
+                    batch = Batch(next(batches), self._labels_getter)
                     plan = self._replacement.plan(batch.labels, generator=self._make_generator(epoch, step))
-                    waiting.append((batch, plan, pool.submit(self._prepare, batch, plan)))
-                    if len(waiting) > self.ahead:
-                        yield self._finish(*waiting.popleft())
-                while waiting:
+                except StopIteration:
+                    break
+                except Exception as caught:  # raised when its turn comes, after the batches before
+                    problem = caught
+                    break
+                waiting.append((batch, plan, pool.submit(self._prepare, batch, plan)))
+                if len(waiting) > self.ahead:
                     yield self._finish(*waiting.popleft())
-            finally:  # also where the consumer breaks off
-                for _, _, future in waiting:
-                    future.cancel()
+            while waiting:
+                yield self._finish(*waiting.popleft())
+            if problem is not None:
+                raise problem
+        finally:  # also where the consumer breaks off; by the collector of cycles it may be called in the thread itself
+            problem = None
+            for _, _, future in waiting:
+                future.cancel()
+            pool.shutdown(wait=threading.get_ident() not in threads)
 
     def _make_generator(self, epoch: int, step: int) -> torch.Generator:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
