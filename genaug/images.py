@@ -12,8 +12,11 @@ from genaug.errors import DataError
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def check_images(images: Tensor, *, name: str = "images") -> None:
+def check_images(images: Tensor, *, name: str = "images", rounded: bool = False) -> None:
     """Check that `images` is a tensor (C, H, W) or (N, C, H, W) of uint8, or of finite floats in [0, 1].
+
+    With `rounded` floats may leave that range by rounding, as they do in rotations and blurs: by half an 8-bit level,
+    or four steps of the dtype next to 1, whichever is more.
 
     Raises:
         DataError: another type, number of dimensions or dtype; NaN, infinite or out-of-range values.
@@ -31,7 +34,8 @@ def check_images(images: Tensor, *, name: str = "images") -> None:
     if images.numel() == 0:
         return
     low, high = (float(value) for value in images.detach().aminmax())
-    if not low >= 0.0 or not high <= 1.0:  # written so that NaN fails too
+    slack = max(1 / 512, 4 * torch.finfo(images.dtype).eps) if rounded else 0.0
+    if not low >= -slack or not high <= 1.0 + slack:  # written so that NaN fails too
         raise DataError(
             f"{name} of dtype {images.dtype} must be finite and within [0, 1], got values from {low:g} to {high:g}; "
             "scale them to [0, 1] (and normalize later), or pass uint8"

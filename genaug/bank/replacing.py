@@ -138,7 +138,7 @@ class Replacement:
 
     def _check_batch(self, images: Tensor) -> None:
         try:
-            check_images(images)
+            check_images(images, rounded=True)
         except DataError as problem:
             raise DataError(
                 f"{problem}; or pass transform=, which does to uint8 samples what was done to real images: samples "

@@ -95,7 +95,8 @@ class LatentDensity(nn.Module):
         gaussian = labels * self.components + component
         for index in gaussian.unique().tolist():
             rows = gaussian == index
-            scaled[rows] = noise[rows] @ self.scales[index // self.components, index % self.components].T
+            factor = self.scales[index // self.components, index % self.components].T
+            scaled[rows] = (noise[rows] @ factor).to(scaled.dtype)  # of fewer bits under autocast
         return scaled
 
     def _likeliest(self, latents: Tensor, labels: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         chosen = find_images(sample, flat, found)
         params = self.make_params([flat[place] for place in chosen])
         if params:
-            params["labels"] = self._check_labels(found, len(params["chosen"]))
+            params["labels"] = self.operation.check_labels(found, count=len(params["chosen"]))
         for place in chosen:
             flat[place] = self.transform(flat[place], params)
         return tree_unflatten(flat, structure)
@@ -117,24 +117,11 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
             batch = torch.stack([pixels[place] for place in places])
             params = self.make_params([batch])
             own = None if labels is None else torch.as_tensor([labels[place] for place in places])
-            params["labels"] = self._check_labels(own, len(places))
+            params["labels"] = self.operation.check_labels(own, count=len(places))
             changed = self.transform(batch, params)
             for row in params["chosen"].nonzero().flatten().tolist():
                 results[places[row]] = _wrap(changed[row], images[places[row]])
         return results
-
-    def _check_labels(self, found: Any, count: int) -> Tensor | None:
-        if found is None or not self.spec.num_classes:
-            return None
-        labels = torch.as_tensor(found)
-        if labels.is_floating_point() or labels.dtype == torch.bool or labels.numel() != count:
-            raise DataError(
-                f"labels must be one class index for each of {count} images, got {labels.dtype} {tuple(labels.shape)}; "
-                "pass labels_getter=None to do without"
-            )
-        labels = labels.reshape(count).to("cpu", torch.int64)
-        self.spec.check_labels(labels, null=True)
-        return labels
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw which images change, and a seed for each, on which depends whatever the model draws for it."""

@@ -62,7 +62,7 @@ class FittedModel:
         Raises:
             DataError: another range, number of channels or size; the message says what brings them to it.
         """
-        check_images(images)
+        check_images(images, rounded=True)
         channels, height, width = images.shape[-3:]
         convertible = self.channels == "convert" and {channels, self.spec.channels} <= {1, 3, 4}
         if channels != self.spec.channels and not convertible:
@@ -91,6 +91,8 @@ class FittedModel:
         self.check(images)
         size = self._size(*images.shape[-2:])
         fitted = convert_channels(images, self.spec.channels)
+        if fitted.is_floating_point():
+            fitted = fitted.clamp(0, 1)
         if size == fitted.shape[-2:]:
             return fitted
         # resized as floats, since there and back would round twice
@@ -122,6 +124,28 @@ class Operation(FittedModel, ABC):
         if not len(images):
             return to_float(images)
         return self.restore(self.run(self.reference.get(), fitted, labels, seeds), images)
+
+    def check_labels(self, labels: Any, *, count: int) -> Tensor | None:
+        """Return labels of `count` images as int64 (N,) on the CPU, or None where there are none or the model has none.
+
+        Args:
+            labels: an int or a tensor of integers, one for each image; the null class counts as a class; or None.
+            count: how many images there are.
+
+        Raises:
+            DataError: labels of another kind or number, or that the model does not know.
+        """
+        if labels is None or not self.spec.num_classes:
+            return None
+        indices = torch.as_tensor(labels)
+        if indices.is_floating_point() or indices.dtype == torch.bool or indices.numel() != count:
+            raise DataError(
+                f"labels must be one class index for each of {count} images, got {indices.dtype} "
+                f"{tuple(indices.shape)}; without labels the null class is used"
+            )
+        indices = indices.reshape(count).to("cpu", torch.int64)
+        self.spec.check_labels(indices, null=True)
+        return indices
 
     @abstractmethod
     def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:

@@ -132,3 +132,24 @@ def test_images_of_all_sizes_as_if_each_were_alone(gray):
         scale = 1 if first.max() <= 1 else 255
         assert np.abs(first - second).max() <= scale / 255
     assert Reconstruct(gray, p=0.0).change_all(images[:1])[0] is images[0]
+
+
+def test_what_leaves_the_range_by_rounding_is_taken(gray):
+    images = floats(3, 1, 8, 8)
+    images[0, 0, 0, 0], images[1, 0, 0, 0] = 1 + 2.4e-7, -1e-7  # as torchvision's blurs and crops give
+    torch.testing.assert_close(Reconstruct(gray)(images), Reconstruct(gray)(images.clamp(0, 1)))
+    images[0, 0, 0, 0] = 1.01
+    with pytest.raises(DataError, match="within \\[0, 1\\]"):
+        Reconstruct(gray)(images)
+
+
+def test_under_autocast(gray):
+    images, labels = floats(6, 1, 8, 8), torch.arange(6) % 3
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(0)
+        low, _ = LatentJitter(gray, strength=0.8, p=1.0)(images, labels)
+        sampled = gray.sample(labels, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    high, _ = LatentJitter(gray, strength=0.8, p=1.0)(images, labels)
+    assert low.dtype == sampled.dtype == torch.float32
+    assert (low - high).abs().max() < 0.05
