@@ -13,9 +13,11 @@ from torch import Tensor
 
 from genaug.bank.replacing import Classes, Plan, Replacement
 from genaug.devices import choose_device, side_stream
-from genaug.errors import GenaugError, shorten
+from genaug.errors import DataError, GenaugError, shorten
+from genaug.mixing.real import find_class_names
 from genaug.samples import Batch, LabelsGetter, choose_labels_getter, find_batch_labels
 from genaug.seeding import check_seed, make_generator
+from genaug.spec import DataSpec
 
 
 @dataclass
@@ -58,8 +60,8 @@ class MixedLoader:
 
     Raises:
         GenaugError: a `fraction` outside [0, 1], an `ahead` below 0, a seed that is no integer, an unknown device.
-        DataError: a source without classes, or unusable `classes`; in use, labels that it does not know, and samples
-            that are not as the rows of the batch are.
+        DataError: a source without classes, or with others than the loader's data set names; unusable `classes`; in
+            use, labels that it does not know, and samples that are not as the rows of the batch are.
 
     >>> import genaug
     >>> from genaug.data import load_data
@@ -94,6 +96,7 @@ class MixedLoader:
         self.device = None if device is None else choose_device(device)
         self._labels_getter = choose_labels_getter(labels_getter, default=find_batch_labels)
         self._replacement = Replacement(source, fraction, classes=classes, transform=transform)
+        _check_classes(getattr(loader, "dataset", None), self._replacement.spec)
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -175,3 +178,16 @@ class MixedLoader:
         if ready.samples is None:
             return batch.join(ready.images, ready.labels)
         return batch.join(*self._replacement.place(ready.images, ready.labels, plan, ready.samples))
+
+
+def _check_classes(dataset: Any, spec: DataSpec) -> None:
+    """Check that class indices mean the same to a data set, where it names its classes, and to the source."""
+    try:
+        names = find_class_names(dataset)
+    except DataError:  # such as a column of labels that is not plain to see
+        return
+    if names is not None and names != spec.class_names:
+        raise DataError(
+            "source must have the classes of the loader's data set in their order, got "
+            f"{shorten(spec.class_names)} for {shorten(names)}; use a model trained on these classes, or MixedDataset, which finds them by name"
+        )

@@ -77,7 +77,7 @@ def describe_real(
         found = _as_labels(labels) or []
         if len(found) != len(dataset):
             raise DataError(f"labels must be one class index for each of {len(dataset)} items, got {shorten(labels)}")
-    return RealData(found, _find_class_names(dataset, keys), pipelines[0])
+    return RealData(found, find_class_names(dataset, keys), pipelines[0])
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:
@@ -135,7 +135,13 @@ def _as_labels(values: Any) -> list[int] | None:
     return array.tolist() if array.ndim == 1 and np.issubdtype(array.dtype, np.integer) else None
 
 
-def _find_class_names(dataset: Any, keys: Keys) -> tuple[str, ...] | None:
+def find_class_names(dataset: Any, keys: Keys | None = None) -> tuple[str, ...] | None:
+    """Return the names of the classes of a data set, also inside Subset and ConcatDataset; None where it has none.
+
+    Raises:
+        DataError: joined data sets with other classes, or no column of labels that is plain to see.
+    """
+    keys = keys or Keys(None, None)
     if is_hugging_face(dataset):
         key = keys.label_key or find_label_key(dataset.features, list(dataset.features))
         names = getattr(dataset.features[key], "names", None)
@@ -144,8 +150,8 @@ def _find_class_names(dataset: Any, keys: Keys) -> tuple[str, ...] | None:
     if isinstance(names, (list, tuple)):
         return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)  # tuples: ImageNet
     if isinstance(dataset, Subset):
-        return _find_class_names(dataset.dataset, keys)
-    found = {_find_class_names(part, keys) for part in getattr(dataset, "datasets", ())} - {None}
+        return find_class_names(dataset.dataset, keys)
+    found = {find_class_names(part, keys) for part in getattr(dataset, "datasets", ())} - {None}
     if len(found) > 1:
         raise DataError(f"real joins data sets whose classes differ: {shorten(sorted(map(str, found)))}; align them")
     return found.pop() if found else None
