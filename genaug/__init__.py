@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genaug import evaluate, transforms
+    from genaug import adapters, evaluate, transforms
     from genaug.bank import RefreshingBank, SampleBank
     from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError
     from genaug.mixing import MixedDataset, MixedLoader, SyntheticDataset, balance
@@ -29,6 +29,7 @@ _HOMES = {
     "SampleBank": "genaug.bank",
     "SyntheticDataset": "genaug.mixing",
     "TrainingResult": "genaug.training",
+    "adapters": "genaug",
     "balance": "genaug.mixing",
     "evaluate": "genaug",
     "list_models": "genaug.zoo",
@@ -50,6 +51,7 @@ __all__ = [  # noqa: RUF022 (grouped by use)
     "MixedLoader",
     "balance",
     "transforms",
+    "adapters",
     "evaluate",
     "GenaugError",
     "CheckpointError",

@@ -1,10 +1,13 @@
 """No network, no windows, and no test that touches global random state without saying so."""
 
 import os
+import tempfile
 
 # Before any import of these libraries: they read the variables when they are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+CACHE = tempfile.TemporaryDirectory(prefix="genaug-tests-")  # gone at the end
+os.environ["HF_DATASETS_CACHE"] = CACHE.name
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks PyPI for its version
 os.environ["MPLBACKEND"] = "Agg"
 # The models are tiny: more threads gain nothing, and lose much where other processes use the cores.

@@ -25,6 +25,12 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     assert names["result"].steps == 100
     assert names["image"].shape == (3, 8, 8)
     assert names["varied"].shape == (16, 1, 8, 8)
+    assert names["rgb"][0][0].size == (8, 8)
+    assert names["augmented"].shape == (32, 3, 8, 8)  # of timm's loader
+    assert names["mixed"].num_rows > names["real"].num_rows
+    assert names["example"]["synthetic"]
+    assert names["varied_array"].shape == (8, 8)
+    assert names["rotated"].shape == names["jittered"].shape == (64, 1, 8, 8)
     assert names["comparison"].arms == list(names["arms"])
 
 

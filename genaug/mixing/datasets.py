@@ -1,7 +1,6 @@
 """Data sets of synthetic samples, alone or mixed with real ones."""
 
 import operator
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,12 +14,13 @@ from torch.utils.data import Dataset
 from genaug.bank import SampleBank
 from genaug.bank.drawing import Counts, check_source
 from genaug.errors import DataError, shorten
+from genaug.mixing.choice import as_bank, check_supply, choose_rows, choose_samples
 from genaug.mixing.kinds import ImageKind, add_source
-from genaug.mixing.probe import Pipeline
+from genaug.mixing.probe import Pipeline, describe_pipeline
 from genaug.mixing.real import check_items, describe_real, fetch
-from genaug.mixing.targets import Target, balance
-from genaug.seeding import check_seed, derive_seed, make_generator
-from genaug.spec import DataSpec, resolve_counts
+from genaug.mixing.targets import Target
+from genaug.seeding import check_seed
+from genaug.spec import resolve_counts
 
 
 class SyntheticDataset(Dataset[tuple[Any, int]]):
@@ -38,6 +38,7 @@ class SyntheticDataset(Dataset[tuple[Any, int]]):
         GenaugError: a seed that is no integer.
 
     >>> from types import SimpleNamespace
+    >>> from genaug.spec import DataSpec
     >>> def noise(labels, *, generator=None):
     ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
     >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
@@ -54,12 +55,12 @@ class SyntheticDataset(Dataset[tuple[Any, int]]):
         self.counts = resolve_counts(counts, spec)
         self.classes = list(spec.class_names)
         self.transform = transform
-        self._bank = _as_bank(source, self.counts, seed)
+        self._bank = as_bank(source, self.counts, seed=seed)
         self._rows = torch.zeros(0, dtype=torch.int64)
         if self._bank is not None:
             wanted = list(enumerate(self.counts))
-            _check_supply(self._bank, wanted)
-            self._rows = _choose_rows(self._bank, wanted, seed, "synthetic")
+            check_supply(self._bank, wanted)
+            self._rows = choose_rows(self._bank, wanted, seed=seed, keys=("synthetic",))
         self.targets: list[int] = np.repeat(np.arange(len(self.counts)), self.counts).tolist()
 
     def __len__(self) -> int:
@@ -103,6 +104,7 @@ class MixedDataset(Dataset[Any]):
         GenaugError: a seed that is no integer.
 
     >>> from types import SimpleNamespace
+    >>> from genaug.spec import DataSpec
     >>> def noise(labels, *, generator=None):
     ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)
     >>> source = SimpleNamespace(spec=DataSpec(1, 4, 4, ("a", "b")), sample=noise)
@@ -126,21 +128,25 @@ class MixedDataset(Dataset[Any]):
         label_key: str | None = None,
         labels: Any = None,
     ) -> None:
-        spec, seed = check_source(source), check_seed(seed)
-        known = describe_real(real, labels=labels, image_key=image_key, label_key=label_key)
+        check_source(source)
+        seed = check_seed(seed)
+        self._keys = {"image_key": image_key, "label_key": label_key}
+        known = describe_real(real, labels=labels, **self._keys)
         check_items(real, known.pipeline, ranges=transform is None)
         self._pipeline = _with_transform(known.pipeline, transform)
-        _check_fit(self._pipeline, spec)
-        self.classes = list(known.class_names or spec.class_names)
-        matching = _match_classes(known.class_names, spec)
-        real_counts = _count_labels(known.labels, len(self.classes))
-        self.synthetic_counts = balance(real_counts, target=target, cap=cap)
-        self.counts = [real + extra for real, extra in zip(real_counts, self.synthetic_counts, strict=True)]
-        self._wanted = [(index, extra) for index, extra in zip(matching, self.synthetic_counts, strict=True)]
-        self._bank = _as_bank(source, [extra for _, extra in sorted(self._wanted)], derive_seed(seed, "mixing"))
-        if self._bank is not None:
-            _check_fit(self._pipeline, self._bank.spec)
-            _check_supply(self._bank, self._wanted)
+        choice = choose_samples(
+            source,
+            self._pipeline.image,
+            labels=known.labels,
+            class_names=known.class_names,
+            target=target,
+            cap=cap,
+            seed=seed,
+            transformed=self._pipeline.call != "none",
+        )
+        self.classes, self._wanted, self._bank = choice.classes, choice.wanted, choice.bank
+        self.synthetic_counts = choice.synthetic_counts
+        self.counts = [real + extra for real, extra in zip(choice.real_counts, self.synthetic_counts, strict=True)]
         self._synthetic: NDArray[np.int64] = np.repeat(np.arange(len(self.classes)), self.synthetic_counts)
         self.targets: list[int] = known.labels + self._synthetic.tolist()
         self.real = real
@@ -148,6 +154,29 @@ class MixedDataset(Dataset[Any]):
         self._seed = seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._rows: tuple[int, Tensor] | None = None
+
+    @property
+    def transform(self) -> Callable[..., Any] | None:
+        """The transform that synthetic images go through: that of `real`, or the one given for them.
+
+        Where `real` has an attribute `transform`, one that is set here is set there, for real images too: as timm's
+        `create_loader` does.
+        """
+        return self._pipeline.transform
+
+    @transform.setter
+    def transform(self, transform: Callable[[Any], Any] | None) -> None:
+        if not hasattr(self.real, "transform"):
+            raise DataError(
+                f"transform can be set where real has one of its own, got {type(self.real).__name__}; set it on the "
+                "data sets inside real before MixedDataset is made"
+            )
+        before, self.real.transform = self.real.transform, transform
+        pipeline = describe_pipeline(self.real, **self._keys)
+        if pipeline.transform is not transform:
+            self.real.transform = before
+            raise DataError(f"transform must be called by real, which {type(self.real).__name__} does not do")
+        self._pipeline = pipeline
 
     def set_epoch(self, epoch: int) -> None:
         """Take the synthetic samples of this epoch; workers that are kept between epochs see it too.
@@ -189,7 +218,7 @@ class MixedDataset(Dataset[Any]):
     def _epoch_rows(self, bank: SampleBank) -> Tensor:
         epoch = int(self._epoch)
         if self._rows is None or self._rows[0] != epoch:
-            self._rows = epoch, _choose_rows(bank, self._wanted, self._seed, "mixing", epoch)
+            self._rows = epoch, choose_rows(bank, self._wanted, seed=self._seed, keys=("mixing", epoch))
         return self._rows[1]
 
 
@@ -199,38 +228,6 @@ def _check_indices(indices: Sequence[int], length: int) -> NDArray[np.int64]:
     if len(numbers) and not (numbers.min() >= -length and numbers.max() < length):
         raise IndexError(f"indices must be from {-length} to {length - 1}, got {shorten(numbers.tolist())}")
     return np.where(numbers < 0, numbers + length, numbers)
-
-
-def _as_bank(source: Any, counts: list[int], seed: int) -> SampleBank | None:
-    """Return `source` as a bank; a model is drawn from, and gives None where `counts` ask for nothing."""
-    if isinstance(source, SampleBank):
-        return source
-    return SampleBank.generate(source, counts, seed=seed, progress=False) if sum(counts) else None
-
-
-def _check_supply(bank: SampleBank, wanted: list[tuple[int, int]]) -> None:
-    names, counts = bank.spec.class_names, bank.counts
-    missing = [names[index] for index, count in wanted if count and not counts[index]]
-    if missing:
-        raise DataError(f"source must have samples of the classes that need some, it has none of {shorten(missing)}")
-    short = {names[index]: (count, counts[index]) for index, count in wanted if count > counts[index]}
-    if short:
-        warnings.warn(
-            f"the bank has fewer samples than wanted, so some repeat (class: wanted, there): {shorten(short)}",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def _choose_rows(bank: SampleBank, wanted: list[tuple[int, int]], seed: int, *keys: str | int) -> Tensor:
-    """Return rows of the bank for each (class, count), in order: the start of a permutation, repeated as needed."""
-    chosen = [torch.zeros(0, dtype=torch.int64)]
-    for index, count in wanted:
-        start, stop = bank.rows(index)
-        if count:
-            order = torch.randperm(stop - start, generator=make_generator(seed, *keys, index))
-            chosen.append(start + order[torch.arange(count) % len(order)])
-    return torch.cat(chosen)
 
 
 def _with_transform(pipeline: Pipeline, transform: Callable[[Any], Any] | None) -> Pipeline:
@@ -244,36 +241,3 @@ def _with_transform(pipeline: Pipeline, transform: Callable[[Any], Any] | None) 
     whole_numbers = {"pil": None, "tensor": torch.uint8, "array": np.uint8}
     image: ImageKind = replace(pipeline.image, dtype=whole_numbers[pipeline.image.family])
     return replace(pipeline, image=image, call="image", transform=transform)
-
-
-def _check_fit(pipeline: Pipeline, spec: DataSpec) -> None:
-    image = pipeline.image
-    image.check_channels(spec.channels)
-    fits = spec.height in (None, image.height) and spec.width in (None, image.width)
-    if pipeline.call == "none" and not fits:
-        raise DataError(
-            f"source must have images of the size of real ({image.size}), got {spec.size}; "
-            "give real a transform that resizes, or use a model of that size"
-        )
-
-
-def _match_classes(names: tuple[str, ...] | None, spec: DataSpec) -> list[int]:
-    """Return the index in the source of each real class: by name where real has names."""
-    if names is None:
-        return list(range(spec.num_classes))
-    if sorted(names) != sorted(spec.class_names):
-        raise DataError(
-            f"source must have the classes of real, got {shorten(spec.class_names)} for {shorten(names)}; "
-            "use a model trained on these classes, or rename them"
-        )
-    return [spec.class_names.index(name) for name in names]
-
-
-def _count_labels(labels: list[int], num_classes: int) -> list[int]:
-    if min(labels) < 0 or max(labels) >= num_classes:
-        raise DataError(
-            f"labels of real must be from 0 to {num_classes - 1}, got values from {min(labels)} to {max(labels)}; "
-            "use a source with all classes, and leave out items without a class"
-        )
-    counts: list[int] = np.bincount(labels, minlength=num_classes).tolist()
-    return counts

@@ -189,5 +189,6 @@ def _check_classes(dataset: Any, spec: DataSpec) -> None:
     if names is not None and names != spec.class_names:
         raise DataError(
             "source must have the classes of the loader's data set in their order, got "
-            f"{shorten(spec.class_names)} for {shorten(names)}; use a model trained on these classes, or MixedDataset, which finds them by name"
+            f"{shorten(spec.class_names)} for {shorten(names)}; use a model trained on these classes, or a "
+            "MixedDataset, which finds them by name"
         )

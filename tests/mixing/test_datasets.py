@@ -872,3 +872,26 @@ def test_hugging_face_string_labels(bank: SampleBank) -> None:
     real = real.cast_column("image", datasets.Image())
     with pytest.raises(DataError, match="class_encode_column"):
         MixedDataset(real, bank)
+
+
+def test_a_transform_set_later_is_for_real_and_synthetic_images(bank, tmp_path):
+    bank.export(tmp_path / "photos", format="imagefolder")
+    real = ImageFolder(tmp_path / "photos")
+    mixed = MixedDataset(real, bank, target=8)
+    assert mixed.transform is None
+    mixed.transform = v2.Compose([v2.PILToTensor(), v2.Resize((4, 4))])  # as timm's create_loader does
+    assert real.transform is mixed.transform
+    assert {tuple(image.shape) for image, _ in mixed} == {(3, 4, 4)}
+    assert len(mixed) > len(real)
+
+
+def test_a_transform_that_cannot_be_set(bank):
+    mixed = MixedDataset(list(zip(pixels(), LABELS, strict=True)), bank)
+    with pytest.raises(DataError, match="transform can be set where real has one of its own, got list"):
+        mixed.transform = torch.neg
+    data = TensorDataset(pixels(), torch.tensor(LABELS))
+    data.transform = None
+    mixed = MixedDataset(data, bank)
+    with pytest.raises(DataError, match="transform must be called by real, which TensorDataset does not do"):
+        mixed.transform = torch.neg
+    assert data.transform is None
