@@ -6,14 +6,14 @@ import tempfile
 # Before any import of these libraries: they read the variables when they are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
-CACHE = tempfile.TemporaryDirectory(prefix="genaug-tests-")  # gone at the end
-os.environ["HF_DATASETS_CACHE"] = CACHE.name
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="genaug-tests-")
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks PyPI for its version
 os.environ["MPLBACKEND"] = "Agg"
 # The models are tiny: more threads gain nothing, and lose much where other processes use the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[FIGURES] = []
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
