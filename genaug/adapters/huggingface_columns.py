@@ -2,9 +2,11 @@
 
 import copy
 import operator
+import os
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
+import multiprocess
 import PIL.Image
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torchvision.transforms import v2
 
 from genaug.devices import settle_in_fork
 from genaug.errors import DataError, GenaugError, shorten
+from genaug.seeding import derive_seed
 from genaug.transforms.base import ModelTransform
 from genaug.transforms.operations import Operation
 
@@ -40,6 +43,7 @@ class ColumnTransform:
     def __call__(self, batch: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Return the batch (columns of lists) or example with the images of the column changed."""
         settle_in_fork()  # before any operation of torch, which could hang in a forked process
+        _draw_apart()
         images = self._get(batch, self.column)
         single = _is_image(images)
         if not single and not isinstance(images, (list, tuple, Tensor)):
@@ -80,8 +84,9 @@ def apply_to_column(
 
     With `with_transform` images vary anew whenever they are read. `map` keeps one variation: it comes from its cache
     for the same transform and weights, and is made anew for other weights, also under the same path. The random numbers
-    are those of torch's global generator; the processes of `map(num_proc=...)` all go on from its state in the parent.
-    In them torch is set to one thread, without which they can hang after torch ran in the parent.
+    are those of torch's global generator. The processes of `map(num_proc=...)` start with its state in the parent; each
+    seeds it with that and its own name, so that they draw different ones. In them torch is set to one thread, without
+    which they can hang after torch ran in the parent.
 
     Args:
         transform: `LatentJitter` or another transform of genaug, with its model by name or path; or any function of an
@@ -105,6 +110,18 @@ def apply_to_column(
     ((8, 8), 0)
     """
     return ColumnTransform(transform, column=column, label_column=label_column)
+
+
+_apart_in: int | None = None
+
+
+def _draw_apart() -> None:
+    """Seed torch's generator once in a process of `map(num_proc=...)`, or all of them would draw the same numbers."""
+    global _apart_in
+    if _apart_in != os.getpid() and multiprocess.parent_process() is not None:
+        common = int(torch.randint(2**62, ()))
+        torch.manual_seed(derive_seed(common, multiprocess.current_process().name))
+        _apart_in = os.getpid()
 
 
 def _walk(transform: Any) -> Iterator[Any]:

@@ -316,6 +316,26 @@ class TestProcesses:
         )
         assert run(script, tmp_path, OMP_NUM_THREADS="2").endswith("done\n")
 
+    def test_processes_draw_apart(self, tmp_path: Path) -> None:
+        script = (
+            "import torch\n"
+            "from datasets import Dataset\n"
+            "from genaug.adapters.huggingface import apply_to_column\n"
+            "from genaug.data import load_data\n"
+            "from genaug.transforms import LatentJitter\n"
+            "from torchvision.transforms.v2.functional import to_pil_image\n"
+            "image = to_pil_image(load_data('digits').images[0])\n"
+            "function = apply_to_column(LatentJitter('digits-vae', strength=1.0, p=1.0))\n"
+            "rows = Dataset.from_dict({'image': [image] * 8})\n"
+            "for processes in (1, 2, 4):\n"
+            "    state = torch.get_rng_state()\n"
+            "    mapped = rows.map(function, batched=True, batch_size=2, num_proc=processes)\n"
+            "    assert processes == 1 or torch.equal(torch.get_rng_state(), state)\n"
+            "    assert len({image.tobytes() for image in mapped['image']}) == 8\n"
+            "print('done')\n"
+        )
+        assert run(script, tmp_path, OMP_NUM_THREADS="2").endswith("done\n")
+
     def test_other_functions_in_processes_after_torch_ran(self, tmp_path: Path) -> None:
         script = (
             "import torch\n"
