@@ -13,7 +13,7 @@ from genaug.devices import choose_device
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.metrics import score_predictions
 from genaug.models import SmallCNN
-from genaug.models.base import inference, split_batches
+from genaug.models.running import inference, split_batches
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator, own_randomness
 from genaug.spec import DataSpec

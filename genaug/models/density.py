@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genaug.models.base import draw, draw_uniform
+from genaug.models.running import draw, draw_uniform
 
 MIN_IMAGES_PER_COMPONENT = 20
 MEAN_PRIOR_IMAGES = 1.0

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from genaug.errors import GenaugError, shorten
 from genaug.images import to_float, to_model
-from genaug.models.base import Model, draw, draw_rows, draw_uniform, inference, split_batches
+from genaug.models.base import Model
 from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last, one_hot
 from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
+from genaug.models.running import draw, draw_rows, draw_uniform, inference, split_batches
 from genaug.spec import DataSpec
 
 FIRST_STD = 0.1  # where a learned one starts

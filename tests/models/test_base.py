@@ -17,7 +17,8 @@ from torch import nn
 from genaug import __version__
 from genaug.errors import CheckpointError, DataError, GenaugError
 from genaug.models import FAMILIES, VAE, Model, VAEConfig, require
-from genaug.models.base import METHODS, download, draw, draw_uniform, inference, make_card
+from genaug.models.base import METHODS, download, make_card
+from genaug.models.running import draw, draw_uniform, inference
 from genaug.spec import DataSpec
 
 SPEC = DataSpec(channels=3, height=6, width=5, class_names=("ant", "bee"))

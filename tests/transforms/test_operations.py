@@ -8,7 +8,7 @@ from contract import floats, levels, to_pil
 from torch.nn import functional as F
 
 from genaug import CheckpointError, DataError, GenaugError
-from genaug.models.base import draw_rows
+from genaug.models.running import draw_rows
 from genaug.transforms import LatentJitter, Reconstruct
 from genaug.transforms.operations import Vary, convert_channels
 

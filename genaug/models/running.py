@@ -1,0 +1,56 @@
+"""How models are run: in evaluation mode, in chunks, on noise drawn where its generator lives."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from genaug.errors import GenaugError, shorten
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Run a block in evaluation mode and without gradients, and give every module its mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def split_batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Return equally long tensors in chunks of `batch_size` rows; no rows make one empty chunk.
+
+    Raises:
+        GenaugError: a batch size that is no integer of at least 1.
+    """
+    if type(batch_size) is not int or batch_size < 1:
+        raise GenaugError(f"batch_size must be an integer of at least 1, got {shorten(batch_size)}")
+    return zip(*(tensor.split(batch_size) for tensor in tensors), strict=True)
+
+
+def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Return standard normal numbers drawn where `generator` lives (the CPU without one), moved to `device`."""
+    source = "cpu" if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=source).to(device)
+
+
+def draw_rows(seeds: Tensor, size: int, device: torch.device) -> Tensor:
+    """Return standard normal numbers (N, size), each row drawn on the CPU from its own of `seeds` (N,).
+
+    A row depends on its seed alone, so that it is the same in any batch.
+    """
+    rows, generator = torch.empty(len(seeds), size), torch.Generator()
+    for row, seed in zip(rows, seeds.tolist(), strict=True):
+        row.normal_(generator=generator.manual_seed(seed))
+    return rows.to(device)
+
+
+def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Return numbers uniform in [0, 1) drawn where `generator` lives (the CPU without one), moved to `device`."""
+    source = "cpu" if generator is None else generator.device
+    return torch.rand(shape, generator=generator, device=source).to(device)
