@@ -10,8 +10,8 @@ import torch
 from genaug.errors import GenaugError, shorten
 
 
-def check_seed(seed: int) -> int:
-    """Return `seed` as a plain integer; NumPy's are taken, floats and text are not.
+def check_seed(seed: int, *, name: str = "seed") -> int:
+    """Return `seed` as a plain integer; NumPy's are taken, floats and text are not. `name` is that in the error.
 
     Raises:
         GenaugError: what is no integer.
@@ -24,7 +24,7 @@ def check_seed(seed: int) -> int:
     except (TypeError, ValueError, RuntimeError):  # the latter two from tensors and arrays of several numbers
         number = None
     if number is None:
-        raise GenaugError(f"seed must be an integer, such as 0, got {shorten(seed)}")
+        raise GenaugError(f"{name} must be an integer, such as 0, got {shorten(seed)}")
     return number
 
 

@@ -59,12 +59,28 @@ def write_bank(
 
 
 def fill_bank(
-    directory: Path, source: Any, counts: list[int], *, seed: int, filters: Sequence[Filter], progress: bool
+    directory: Path,
+    source: Any,
+    counts: list[int],
+    *,
+    seed: int,
+    filters: Sequence[Filter],
+    progress: bool,
+    between: Callable[[], None] | None = None,
 ) -> None:
-    """Draw the files of a bank into an empty `directory`; `counts` as `check_request` returns them."""
+    """Draw the files of a bank into an empty `directory`; `counts` as `check_request` returns them.
+
+    `between` is called before each chunk of samples is written; what it raises ends the drawing.
+    """
     provenance = _describe(source, counts, seed, filters)
     with BankWriter(directory, provenance) as writer:
-        writer.finish(_draw(source, provenance, filters, writer.write, progress))
+
+        def keep(images: Pixels) -> None:
+            if between is not None:
+                between()
+            writer.write(images)
+
+        writer.finish(_draw(source, provenance, filters, keep, progress))
 
 
 def check_request(source: Any, counts: Counts, seed: int) -> list[int]:

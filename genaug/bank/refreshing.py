@@ -1,7 +1,10 @@
 """A bank whose samples are drawn anew in the background and swapped in whole between epochs."""
 
+import atexit
+import os
 import shutil
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genaug.bank.drawing import Counts, Filter, write_bank
-from genaug.bank.files import Pixels, read_bank
+from genaug.bank.drawing import Counts, Filter, check_request, fill_bank, write_bank
+from genaug.bank.files import PROVENANCE, Pixels, Provenance, read_bank
 from genaug.bank.sample_bank import SampleBank
 from genaug.devices import side_stream
 from genaug.errors import DataError, GenaugError
 from genaug.seeding import check_seed, derive_seed
-from genaug.storage import check_vacant, expand
+from genaug.storage import check_vacant, expand, new_directory
+
+NEXT = "next"  # where samples are drawn until they are put in place
 
 
 class RefreshingBank(SampleBank):
@@ -47,7 +52,8 @@ class RefreshingBank(SampleBank):
         self._opened = int(current)
         super().__init__(*read_bank(self._path(self._opened), verify=False), path=folder)
         self._next: _Drawing | None = None
-        self._request: tuple[Any, Counts, int, tuple[Filter, ...]] | None = None
+        self._request: tuple[Any, list[int], int, tuple[Filter, ...]] | None = None
+        self._made_in: int | None = None
 
     @classmethod
     def generate(
@@ -70,10 +76,10 @@ class RefreshingBank(SampleBank):
             raise DataError("path must name a new directory for a RefreshingBank, got None")
         folder = expand(path, error=DataError).absolute()
         check_vacant(folder, overwrite=False)
-        seed = check_seed(seed)
-        write_bank(folder / "0", source, counts, seed=_seed_of(seed, 0), filters=filters, progress=progress)
+        seed, wanted = check_seed(seed), check_request(source, counts, seed)
+        write_bank(folder / "0", source, wanted, seed=_seed_of(seed, 0), filters=filters, progress=progress)
         bank = cls(folder, torch.zeros(1, dtype=torch.int64).share_memory_())
-        bank._request = source, counts, seed, tuple(filters)
+        bank._request, bank._made_in = (source, wanted, seed, tuple(filters)), os.getpid()
         return bank
 
     @classmethod
@@ -95,16 +101,17 @@ class RefreshingBank(SampleBank):
     def refresh(self) -> None:
         """Begin to draw the next samples in a thread; those that are in use stay so until `swap`.
 
+        At the end of the program the thread stops after the samples that it is at.
+
         Raises:
-            GenaugError: they are being drawn already, or this is a copy in another process.
+            GenaugError: they are being drawn already, or this is a copy, or in another process.
         """
-        if self._request is None:
+        if self._request is None or self._made_in != os.getpid():
             raise GenaugError("refresh must be called in the process that made the bank, not in a copy of it")
         if self._next is not None:
             raise GenaugError("refresh must be called once between two calls of swap")
         source, counts, seed, filters = self._request
-        version = self.version + 1
-        self._next = _Drawing(self._path(version), source, counts, _seed_of(seed, version), filters)
+        self._next = _Drawing(self._folder / NEXT, source, counts, _seed_of(seed, self.version + 1), filters)
         self._next.start()
 
     def swap(self) -> None:
@@ -113,21 +120,37 @@ class RefreshingBank(SampleBank):
         Raises:
             GenaugError: `refresh` was not called. What went wrong in drawing is raised here too; then the samples stay.
         """
-        if self._next is None:
+        if self._next is None or self._made_in != os.getpid():
             raise GenaugError("swap must be called after refresh, which begins to draw the next samples")
+        self._next.ended.wait()  # not `join`, which counts a thread as ended where Ctrl-C interrupts the waiting
         drawing, self._next = self._next, None
-        drawing.join()
         if drawing.problem is not None:
             raise drawing.problem
+        os.replace(self._folder / NEXT, self._path(self.version + 1))
         self._current += 1
         shutil.rmtree(self._path(self.version - 2), ignore_errors=True)  # a worker may just be opening the one before
 
+    def _follow(self) -> None:
+        """Open the samples that are in place, where these are not open yet."""
+        version = self.version
+        if self._opened != version:
+            self._stored, self._provenance = read_bank(self._path(version), verify=False)
+            self._opened = version
+
     @property
     def _pixels(self) -> Pixels:
-        if self._opened != self.version:
-            self._opened = self.version
-            self._stored, self.provenance = read_bank(self._path(self._opened), verify=False)
+        self._follow()
         return super()._pixels
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the samples that are in place come from."""
+        self._follow()
+        return self._provenance
+
+    @provenance.setter
+    def provenance(self, provenance: Provenance) -> None:
+        self._provenance = provenance
 
     def _path(self, version: int) -> Path:
         return self._folder / str(version)
@@ -139,19 +162,47 @@ class RefreshingBank(SampleBank):
 class _Drawing(threading.Thread):
     """Draws a bank into a new directory, and keeps the exception where that fails."""
 
-    def __init__(self, path: Path, source: Any, counts: Counts, seed: int, filters: tuple[Filter, ...]) -> None:
-        super().__init__(name="genaug-refresh", daemon=True)  # the end of the program does not wait for samples
-        self._arguments = path, source, counts
-        self._options: dict[str, Any] = {"seed": seed, "filters": filters, "progress": False}
-        self.problem: Exception | None = None
+    def __init__(self, path: Path, source: Any, counts: list[int], seed: int, filters: tuple[Filter, ...]) -> None:
+        super().__init__(name="genaug-refresh", daemon=True)  # the end of the program does not wait for all samples
+        self._path, self._source, self._counts, self._seed, self._filters = path, source, counts, seed, filters
+        self.problem: BaseException | None = None
+        self.ended, self._stopped = threading.Event(), threading.Event()
+        _DRAWING.add(self)
 
     def run(self) -> None:
-        device = getattr(self._arguments[1], "device", None)
+        device = getattr(self._source, "device", None)
         try:
-            with side_stream(device if isinstance(device, torch.device) else None):
-                write_bank(*self._arguments, **self._options)
-        except Exception as problem:
+            shutil.rmtree(self._path, ignore_errors=True)  # of a refresh that was never swapped in
+            with (
+                side_stream(device if isinstance(device, torch.device) else None),
+                new_directory(self._path, last=PROVENANCE) as aside,
+            ):
+                options: dict[str, Any] = {"seed": self._seed, "filters": self._filters, "progress": False}
+                fill_bank(aside, self._source, self._counts, between=self._check, **options)
+        except BaseException as problem:
             self.problem = problem
+        finally:
+            self.ended.set()
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise GenaugError("the program ended while samples were drawn")
+
+    def stop(self) -> None:
+        """Let the thread end after the samples that it is at, and wait for that."""
+        self._stopped.set()
+        self.ended.wait()
+
+
+_DRAWING: weakref.WeakSet[_Drawing] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_drawing() -> None:
+    """Stop threads before the interpreter cuts them off, within torch perhaps, which aborts the process."""
+    for drawing in list(_DRAWING):
+        if drawing.is_alive():
+            drawing.stop()
 
 
 def _seed_of(seed: int, version: int) -> int:

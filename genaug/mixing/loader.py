@@ -22,12 +22,13 @@ from genaug.spec import DataSpec
 
 @dataclass
 class _Ready:
-    """Images, labels and samples of a batch, and the event of a GPU after which they may be read."""
+    """Images, labels and samples of a batch, and the event on a GPU `device` after which they may be read."""
 
     images: Tensor
     labels: Tensor
     samples: Tensor | None
     event: Any = None
+    device: Any = None
 
 
 class MixedLoader:
@@ -101,7 +102,7 @@ class MixedLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be this epoch (from 0); that of the loader's sampler is not touched."""
-        self._epoch = check_seed(epoch)
+        self._epoch = check_seed(epoch, name="epoch")
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -157,20 +158,21 @@ class MixedLoader:
             samples = self._move(self._replacement.draw(plan)) if len(plan.rows) else None
             if samples is not None:
                 samples = samples.to(images.device)
-            return _Ready(images, labels, samples, None if stream is None else stream.record_event())
+            return _Ready(images, labels, samples, None if stream is None else stream.record_event(), device)
 
     def _move(self, tensor: Tensor) -> Tensor:
         if self.device is None or tensor.device == self.device:
             return tensor
-        if self.device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        to_gpu = self.device.type == "cuda"
+        if to_gpu and tensor.device.type == "cpu" and not tensor.is_pinned():
             tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+        return tensor.to(self.device, non_blocking=to_gpu)  # to the CPU nobody would wait for it
 
     def _finish(self, batch: Batch, plan: Plan, future: Future[_Ready]) -> Any:
         """Wait for the samples of a batch and put them in; in the consumer's thread, since `transform` may draw."""
         ready = future.result()
         if ready.event is not None:
-            stream = torch.cuda.current_stream(self.device)
+            stream = torch.cuda.current_stream(ready.device)
             stream.wait_event(ready.event)
             for tensor in (ready.images, ready.labels, ready.samples):
                 if tensor is not None and tensor.device.type == "cuda":
@@ -182,10 +184,7 @@ class MixedLoader:
 
 def _check_classes(dataset: Any, spec: DataSpec) -> None:
     """Check that class indices mean the same to a data set, where it names its classes, and to the source."""
-    try:
-        names = find_class_names(dataset)
-    except DataError:  # such as a column of labels that is not plain to see
-        return
+    names = find_class_names(dataset)
     if names is not None and names != spec.class_names:
         raise DataError(
             "source must have the classes of the loader's data set in their order, got "

@@ -139,11 +139,14 @@ def find_class_names(dataset: Any, keys: Keys | None = None) -> tuple[str, ...] 
     """Return the names of the classes of a data set, also inside Subset and ConcatDataset; None where it has none.
 
     Raises:
-        DataError: joined data sets with other classes, or no column of labels that is plain to see.
+        DataError: joined data sets with other classes.
     """
     keys = keys or Keys(None, None)
     if is_hugging_face(dataset):
-        key = keys.label_key or find_label_key(dataset.features, list(dataset.features))
+        try:
+            key = keys.label_key or find_label_key(dataset.features, list(dataset.features))
+        except DataError:
+            return None
         names = getattr(dataset.features[key], "names", None)
     else:
         names = getattr(dataset, "classes", None)

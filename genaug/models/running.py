@@ -1,5 +1,8 @@
 """How models are run: in evaluation mode, in chunks, on noise drawn where its generator lives."""
 
+import os
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,18 +11,42 @@ from torch import Tensor, nn
 
 from genaug.errors import GenaugError, shorten
 
+_lock = threading.Lock()
+_modes: weakref.WeakKeyDictionary[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = weakref.WeakKeyDictionary()
+
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """Run a block in evaluation mode and without gradients, and give every module its mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """Run a block in evaluation mode and without gradients, and give every module its mode back.
+
+    Where threads do so at once, the modes are given back by the last one.
+    """
+    with _lock:
+        count, modes = _modes.get(model) or (0, [(module, module.training) for module in model.modules()])
+        _modes[model] = count + 1, modes
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        with _lock:
+            count, modes = _modes.pop(model, (1, []))  # nothing in a process that was forked within the block
+            if count > 1:
+                _modes[model] = count - 1, modes
+            else:
+                for module, training in modes:
+                    module.training = training
+
+
+def _forget_threads() -> None:
+    """In a forked process: the threads that held the lock, or ran models, are not there."""
+    global _lock
+    _lock = threading.Lock()
+    _modes.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def split_batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from genaug.bank import SampleBank
 from genaug.mixing import MixedDataset
@@ -14,6 +14,11 @@ from genaug.spec import DataSpec
 
 SPEC = DataSpec(3, 6, 6, ("ant", "bee"))
 EPOCHS = 2
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning",
+    "ignore:This DataLoader will create . worker processes:UserWarning",  # on machines with fewer cores
+)
 
 
 class Noise:
@@ -63,8 +68,10 @@ def expect(mixed: MixedDataset) -> list[tuple[Tensor, Tensor]]:
         (2, "fork", False),
         (1, "fork", True),
         (2, "fork", True),
-        (1, "spawn", False),
+        (4, "fork", False),
+        (4, "fork", True),
         (2, "spawn", True),
+        (1, "forkserver", True),
     ],
 )
 def test_workers_see_the_same_samples_and_epochs(
@@ -77,6 +84,27 @@ def test_workers_see_the_same_samples_and_epochs(
     for (images, labels), (expected_images, expected_labels) in zip(found, expected, strict=True):
         assert torch.equal(images, expected_images)
         assert torch.equal(labels, expected_labels)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_weighted_sampler_takes_the_same_samples(workers: int, tmp_path: Path) -> None:
+    mixed = make_mixed(tmp_path / "bank")
+    weights = [1 / mixed.counts[label] if index % 3 else 0.0 for index, label in enumerate(mixed.targets)]
+
+    def draw() -> WeightedRandomSampler:
+        return WeightedRandomSampler(weights, 50, generator=torch.Generator().manual_seed(3))
+
+    sampler, expected = draw(), []
+    for epoch in range(EPOCHS):
+        mixed.set_epoch(epoch)
+        indices = list(sampler)
+        expected.append((torch.stack([mixed[index][0] for index in indices]), indices))
+        assert min(indices) < 40 <= max(indices)  # real and synthetic ones
+    context = "fork" if workers else None
+    found = read(mixed, sampler=draw(), num_workers=workers, multiprocessing_context=context)
+    for (images, labels), (expected_images, indices) in zip(found, expected, strict=True):
+        assert torch.equal(images, expected_images)
+        assert labels.tolist() == [mixed.targets[index] for index in indices]
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
