@@ -243,8 +243,11 @@ class VAE(Model):
         """
         labels = self.check_batch(images, labels)
         with inference(self):
-            latents = [self._infer(x.to(self.device), y)[0] for x, y in split_batches(batch_size, images, labels)]
-        return torch.cat(latents)
+            return self._encode(images, labels, batch_size)
+
+    def _encode(self, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+        chunks = split_batches(batch_size, images, labels)
+        return torch.cat([self._infer(x.to(self.device), y)[0] for x, y in chunks])
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
         """Return images (N, C, H, W), float32 in [0, 1], for latents (N, D).
@@ -285,9 +288,10 @@ class VAE(Model):
             raise GenaugError(f"strength must be from 0 to 1, got {shorten(strength)}")
         labels = self.check_batch(images, labels)
         noise = self._draw_noise(len(images), generator, seeds)
-        latents = self.encode(images, labels, batch_size=batch_size)
         with inference(self):
-            latents = self.density.perturb(latents, labels, strength=strength, noise=noise)
+            latents = self._encode(images, labels, batch_size)
+            if strength:
+                latents = self.density.perturb(latents, labels, strength=strength, noise=noise)
             return self._decode(latents, labels, batch_size)
 
     def _draw_noise(self, count: int, generator: torch.Generator | None, seeds: Tensor | None) -> Tensor:

@@ -140,14 +140,18 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         pixels = _to_tensor(inpt)
         flat = pixels.reshape(len(chosen), *pixels.shape[-3:])
         self.operation.check(flat)
+        everything = bool(chosen.all())  # spares copies
         rows = chosen.nonzero().flatten().to(flat.device)
-        picked = flat[rows]
+        picked = flat if everything else flat[rows]
         # Half-precision floats keep their values through float32.
         public = picked if picked.dtype == torch.uint8 else picked.float()
         labels = params.get("labels")
         changed = self.operation(public, None if labels is None else labels[chosen], params["seeds"][chosen])
-        result = flat.clone()
-        result[rows] = cast_like(changed, flat)
+        result = cast_like(changed, flat)
+        if not everything:
+            result = flat.clone().index_copy_(0, rows, result)
+        elif flat.is_contiguous():  # so that a `view` of it works as one of the input
+            result = result.contiguous()
         return _wrap(result.reshape(pixels.shape), inpt)
 
 

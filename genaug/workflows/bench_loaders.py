@@ -53,11 +53,10 @@ def bench_loaders(repeats: int) -> list[Row]:
     labels = torch.arange(IMAGES) % CLASSES
     bank = SampleBank.generate(_Noise(), 500, seed=0, progress=False)
     rows: list[Row] = []
-    few = max(3, repeats // 3)
 
     def add(title: str, ours: Iterable[Any], rival: Iterable[Any], step: Any = None) -> None:
         sides = [lambda loader=loader: time_call(lambda: _run_epoch(loader, step)) for loader in (ours, rival)]
-        mine, theirs = take_turns(few, *sides)
+        mine, theirs = take_turns(repeats if step is None else max(3, repeats // 3), *sides)
         rows.append((title, mine, theirs, "<= 1.05"))
 
     pipeline = v2.Compose([v2.PILToTensor(), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])

@@ -41,12 +41,14 @@ def bench_transforms(repeats: int) -> list[Row]:
     add("LatentJitter / bare call of the network", lambda: jitter(images, labels), bare, "<= 1.05")
     add("LatentJitter, p = 0.1 / p = 1", lambda: seldom(images, labels), lambda: jitter(images, labels), "<= 0.15")
     elastic, elastic_v2 = RandomElasticTransform(p=1.0), v2.ElasticTransform()
+    aim = "<= 1" if device.type == "cuda" else "<= 5"
     for width in WIDTHS:
         other = LatentJitter(_make_model(width, device), p=1.0)
         work = lambda other=other: other(images, labels)  # noqa: E731
-        aim = "<= 1" if device.type == "cuda" else "<= 5"
         add(f"LatentJitter, width {width} / kornia RandomElasticTransform", work, lambda: elastic(images), aim)
         add(f"LatentJitter, width {width} / v2.ElasticTransform", work, lambda: elastic_v2(images), "")
+        half = lambda other=other: _run_in_bfloat16(lambda: other(images, labels), device)  # noqa: E731
+        add(f"LatentJitter, width {width}, bfloat16 / kornia's", half, lambda: elastic(images), aim)
     return rows
 
 
@@ -58,6 +60,12 @@ def _make_model(width: int, device: torch.device) -> VAE:
     return model.eval().to(device)
 
 
+def _run_in_bfloat16(work: Callable[[], object], device: torch.device) -> object:
+    with torch.autocast(device.type, torch.bfloat16):
+        return work()
+
+
 def _call(model: VAE, images: Tensor, labels: Tensor) -> Tensor:
+    """Encode and decode, without checks, noise or copies."""
     with torch.no_grad():
-        return torch.sigmoid(model.decode_logits(model.posterior(images, labels)[0], labels))
+        return torch.sigmoid(model.decode_logits(model._infer(images, labels)[0], labels))

@@ -43,7 +43,7 @@ def test_transforms_are_held_against_the_network_and_elastic_deformations(monkey
     for words in ("Reconstruct / bare call", "p = 0.1 / p = 1", "kornia", "v2.ElasticTransform"):
         assert words in shown
     rows = bench_transforms.bench_transforms(3)
-    assert len(rows) == 5
+    assert len(rows) == 6
     assert all(ours > 0 and rival > 0 for _, ours, rival, _ in rows)
 
 
