@@ -1,8 +1,6 @@
 """Which device to compute on, in which precision, and what a forked process cannot do."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -65,17 +63,16 @@ def check_process(device: torch.device) -> None:
         )
 
 
-@contextmanager
-def side_stream(device: torch.device | None) -> Iterator[torch.cuda.Stream | None]:
-    """On a GPU, queue what the block computes beside, not after, what other threads have queued; elsewhere nothing.
+def side_stream(device: torch.device | None) -> torch.cuda.Stream | None:
+    """Return a stream of a GPU that begins after all that the caller's stream holds; None for any other device.
 
-    >>> with side_stream(torch.device("cpu")) as stream:
-    ...     stream is None
+    For `torch.cuda.stream`, which takes None: a thread that computes there does not queue behind the caller.
+
+    >>> side_stream(torch.device("cpu")) is None
     True
     """
     if device is None or device.type != "cuda":
-        yield None
-        return
+        return None
     stream = torch.cuda.Stream(device)
-    with torch.cuda.stream(stream):
-        yield stream
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return stream

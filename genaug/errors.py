@@ -1,5 +1,7 @@
 """Errors that a user of genaug can cause; each message names the argument, the rule, the value and the fix."""
 
+from numbers import Real
+
 
 class GenaugError(ValueError):
     """Base of every error that genaug raises on purpose; the command line prints it as one line."""
@@ -43,3 +45,18 @@ def shorten(value: object, limit: int = 80) -> str:
     except Exception:  # such as nesting too deep, or an integer of thousands of digits
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def check_share(value: object, *, name: str) -> float:
+    """Return a number from 0 to 1 as a float; NumPy's are taken, text and truth values are not.
+
+    Raises:
+        GenaugError: anything else; the message calls it `name`.
+
+    >>> check_share(0.5, name="p")
+    0.5
+    """
+    number = -1.0 if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not 0.0 <= number <= 1.0:  # written so that NaN fails
+        raise GenaugError(f"{name} must be from 0 to 1, got {shorten(value)}")
+    return number

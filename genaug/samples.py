@@ -4,15 +4,22 @@ from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, Literal
 
+import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten  # as torchvision's own transforms take samples apart
+from torch.utils._pytree import (  # as torchvision's own transforms take samples apart
+    MappingKey,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_unflatten,
+)
 from torchvision import tv_tensors
 
 from genaug.errors import DataError, GenaugError, shorten
 
 IMAGE_KEYS = ("image", "img", "images", "pixel_values")
+LABEL_KEYS = ("label", "labels")
 
 LabelsGetter = Literal["default"] | Callable[[Any], Any] | None
 
@@ -37,37 +44,57 @@ def _find_nothing(sample: Any) -> None:
 
 
 def find_labels(sample: Any) -> Any:
-    """Return the label of a sample that is (image, label) or a dict with "label" or "labels", or None.
+    """Return the class index of a sample, or those of its images, or None where none are found.
 
-    It counts as one where it is an int, also NumPy's, or a tensor of integers with at most one dimension.
+    They are looked for in the second element of a tuple or list, and in a dict (also one that is that element) under
+    "label" or "labels", else under the first key with "label" in it, in small or capital letters. An integer counts, or
+    a list, array or tensor of integers, one for each image. Where a sample has bounding boxes, labels are theirs.
 
     >>> find_labels((torch.zeros(1, 8, 8), 3)), find_labels(torch.zeros(1, 8, 8))
     (3, None)
     """
-    candidate = _find_candidate(sample)
+    if any(isinstance(value, tv_tensors.BoundingBoxes) for value in tree_flatten(sample)[0]):
+        return None
+    candidate = find_candidate(sample)
     if isinstance(candidate, Tensor):
-        return candidate if _is_integral(candidate) and candidate.ndim <= 1 else None
-    return None if isinstance(candidate, bool) or not isinstance(candidate, Integral) else candidate
+        flat = candidate.ndim <= 1 or (candidate.ndim == 2 and candidate.shape[1] == 1)
+        return candidate if flat and _is_integral(candidate) else None
+    if isinstance(candidate, np.ndarray):
+        return candidate if candidate.ndim <= 1 and np.issubdtype(candidate.dtype, np.integer) else None
+    if isinstance(candidate, (list, tuple)):
+        return candidate if candidate and all(_is_integer(value) for value in candidate) else None
+    return candidate if _is_integer(candidate) else None
 
 
 def find_batch_labels(batch: Any) -> Any:
-    """Return the labels of a batch that is (images, labels) or a dict with "label" or "labels", or None.
+    """Return the labels of a batch, found where `find_labels` looks, or None.
 
-    They are class indices (N,), or one-hot or soft labels (N, num_classes).
+    They are a tensor of class indices (N,), or of one-hot or soft labels (N, num_classes).
 
     >>> find_batch_labels((torch.zeros(2, 1, 8, 8), torch.tensor([3, 1])))
     tensor([3, 1])
     """
-    candidate = _find_candidate(batch)
+    candidate = find_candidate(batch)
     if not isinstance(candidate, Tensor):
         return None
     return candidate if candidate.ndim == 2 or (candidate.ndim == 1 and _is_integral(candidate)) else None
 
 
-def _find_candidate(sample: Any) -> Any:
-    if isinstance(sample, Mapping):
-        return sample.get("label", sample.get("labels"))
-    return sample[1] if isinstance(sample, (tuple, list)) and len(sample) == 2 else None
+def find_candidate(sample: Any) -> Any:
+    """Return what stands where a sample has its labels, of whatever type, or None."""
+    if isinstance(sample, (tuple, list)):
+        sample = sample[1] if len(sample) > 1 else None
+        if not isinstance(sample, Mapping):
+            return sample
+    if not isinstance(sample, Mapping):
+        return None
+    keys = [key for key in sample if isinstance(key, str) and "label" in key.lower()]
+    keys.sort(key=lambda key: key.lower() not in LABEL_KEYS)  # stable
+    return sample[keys[0]] if keys else None
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_integral(tensor: Tensor) -> bool:
@@ -77,8 +104,8 @@ def _is_integral(tensor: Tensor) -> bool:
 def find_images(sample: Any, flat: list[Any], labels: Any) -> list[int]:
     """Return the places of the images in a flattened sample: all of types for images, or one plain tensor.
 
-    The plain tensor is that under one of `IMAGE_KEYS`, else the first with three dimensions or more. (torchvision takes
-    the first one of all, which in a dict may be the labels.)
+    The plain tensor is that under one of `IMAGE_KEYS`, else the first with three dimensions or more that is under no
+    key for labels or masks. (torchvision takes the first one of all, which in a dict may be the labels.)
 
     Args:
         sample: the sample.
@@ -89,16 +116,27 @@ def find_images(sample: Any, flat: list[Any], labels: Any) -> list[int]:
     if typed or any(isinstance(value, tv_tensors.Video) for value in flat):
         return typed
     plain = [place for place, value in enumerate(flat) if type(value) is Tensor and value is not labels]
-    if isinstance(sample, Mapping):
-        named = next((sample[key] for key in IMAGE_KEYS if type(sample.get(key)) is Tensor), None)
-        if named is not None:
-            return [place for place in plain if flat[place] is named][:1]
+    if len(plain) > 1 or isinstance(sample, Mapping):
+        paths = [path for path, _ in tree_flatten_with_path(sample)[0]]
+        names = {place: _name(paths[place]) for place in plain}
+        named = [place for place in plain if names[place] in IMAGE_KEYS]
+        if named:
+            return named[:1]
+        plain = [place for place in plain if not any(word in names[place] for word in ("label", "mask"))]
     # With none of three dimensions a matrix is taken, for the error that it gives.
     return ([place for place in plain if flat[place].ndim >= 3] or [p for p in plain if flat[p].ndim == 2])[:1]
 
 
+def _name(path: Any) -> str:
+    """Return the last key of a dict on the way to a part of a sample, in small letters."""
+    keys = [entry.key for entry in path if isinstance(entry, MappingKey)]
+    return str(keys[-1]).lower() if keys else ""
+
+
 class Batch:
     """A batch taken apart: its images (N, C, H, W), its labels (N,) or (N, K), and all else.
+
+    `holds_labels` says whether the labels are a part of it, and not only made from one.
 
     Raises:
         DataError: no labels, or other than one tensor of images of as many rows.
@@ -116,7 +154,7 @@ class Batch:
             got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
             raise DataError(
                 f"a batch must have a tensor of labels, class indices (N,) or one-hot (N, num_classes), got {got}; "
-                'it is looked for in (images, labels) and under "label" or "labels"; else pass labels_getter='
+                'it is looked for in (images, labels, ...) and under "label" or "labels"; else pass labels_getter='
             )
         places = find_images(batch, self._flat, labels)
         if len(places) != 1 or not isinstance(self._flat[places[0]], Tensor) or self._flat[places[0]].ndim != 4:
@@ -125,6 +163,7 @@ class Batch:
         (self._place,) = places
         self.images: Tensor = self._flat[self._place]
         self.labels: Tensor = labels
+        self.holds_labels = any(value is labels for value in self._flat)
         if len(self.images) != len(labels):
             raise DataError(f"labels must be as many as images ({len(self.images)}), got {len(labels)}")
 
@@ -137,8 +176,7 @@ class Batch:
         flat = list(self._flat)
         flat[self._place] = images
         if labels is not self.labels:
-            places = [place for place, value in enumerate(flat) if value is self.labels]
-            if not places:
+            if not self.holds_labels:
                 raise DataError("labels_getter must return a tensor of the batch itself, where labels change")
-            flat[places[0]] = labels
+            flat[next(place for place, value in enumerate(flat) if value is self.labels)] = labels
         return tree_unflatten(flat, self._structure)

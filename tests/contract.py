@@ -3,14 +3,19 @@
 A `Form` says how one class is made and called in the idiom of its library; `FORMS` has all of them.
 """
 
+import atexit
 import copy
+import functools
 import importlib
 import pickle
 import pkgutil
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,7 +125,8 @@ class Form:
 
     `build(model, p)` makes the transform; `run(transform, image)` returns the changed image; `seed(transform, number)`
     sets the generator of the host library, which is `draws`: "torch" (the global one) or "own". `each` gives the result
-    of a batch and those of its images one by one, with the same random numbers; None where a call takes one image.
+    of a batch and those of its images one by one, with the same random numbers; None where a call takes one image, or
+    where images depend on each other.
     """
 
     cls: type
@@ -131,6 +137,7 @@ class Form:
     draws: str = "torch"
     p_0_is_same: bool = True
     each: Callable[[Any, Any], tuple[Tensor, Tensor]] | None = None
+    model_of: Callable[[Any, Any], Any] = lambda transform, model: model  # the one that computes, of that in `build`
 
 
 def seed_torch(transform: Any, number: int) -> None:
@@ -221,7 +228,31 @@ def _kornia_forms() -> list[Form]:
     ]
 
 
-FORMS = [*_torchvision_forms(), *_albumentations_forms(), *_kornia_forms()]
+def _hugging_face_forms() -> list[Form]:
+    from genaug.adapters.huggingface_columns import ColumnTransform, apply_to_column
+
+    return [
+        Form(
+            ColumnTransform,
+            lambda model, p: apply_to_column(transforms.LatentJitter(saved(model), p=p)),
+            PIL_IMAGES | SINGLE_TENSORS,
+            lambda function, image: function({"image": [image], "id": [7]})["image"][0],
+            seed_torch,
+            model_of=lambda function, model: function.transform.model,
+        )
+    ]
+
+
+@functools.cache
+def saved(model: Any) -> Path:
+    """A checkpoint of a model; Hugging Face's adapter takes none that is held as an object."""
+    folder = Path(tempfile.mkdtemp(prefix="genaug-contract-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    model.save(folder / "model")
+    return folder / "model"
+
+
+FORMS = [*_torchvision_forms(), *_albumentations_forms(), *_kornia_forms(), *_hugging_face_forms()]
 BASES = (ModelTransform, BatchTransform)
 
 
@@ -234,7 +265,9 @@ def exported_transforms() -> set[type]:
             value
             for name, value in vars(adapter).items()
             if isinstance(value, type) and not name.startswith("_") and value.__module__ == adapter.__name__
-            if callable(getattr(value, "apply", None)) or callable(getattr(value, "apply_transform", None))
+            if any(
+                method in vars(base) for base in value.__mro__ for method in ("apply", "apply_transform", "__call__")
+            )
         }
     return {cls for cls in found if cls not in BASES and not any(cls in other.__mro__[1:] for other in found)}
 
@@ -244,6 +277,8 @@ def check_transform(form: Form, model: Any, kind: str) -> None:
     check_p_1(form, model, kind)
     check_p_0(form, model, kind)
     check_copies(form, model, kind)
+    if kind in BATCHES | FLOAT_BATCHES:
+        check_rows(form, model, kind)
     if form.each is not None and kind in BATCHES | FLOAT_BATCHES:
         check_each(form, model, kind)
 
@@ -282,7 +317,7 @@ def check_p_0(form: Form, model: Any, kind: str) -> None:
     """p = 0 gives the same object, or where the library hands out a copy the same values; no image enters the model."""
     transform, image = form.build(model, 0.0), form.kinds[kind]()
     before = content(image)
-    with rows_through(model) as rows:
+    with rows_through(form.model_of(transform, model)) as rows:
         result = form.run(transform, image)
     assert rows == []
     assert not form.p_0_is_same or result is image
@@ -302,7 +337,7 @@ def check_copies(form: Form, model: Any, kind: str) -> None:
 
 
 def check_each(form: Form, model: Any, kind: str) -> None:
-    """A batch agrees with its images one by one, and only the rows that change go through the network."""
+    """A batch agrees with its images one by one."""
     assert form.each is not None
     transform, images = form.build(model, 1.0), form.kinds[kind]()
     if not len(images):
@@ -310,8 +345,15 @@ def check_each(form: Form, model: Any, kind: str) -> None:
     together, singles = (result.as_subclass(Tensor).double() for result in form.each(transform, images))
     levels_of = 255 if images.dtype == torch.uint8 else 1
     torch.testing.assert_close(together, singles, atol=ONE_LEVEL * levels_of, rtol=0)
+
+
+def check_rows(form: Form, model: Any, kind: str) -> None:
+    """Only the rows that change go through the network."""
+    images = form.kinds[kind]()
+    if not len(images):
+        return
     half, changed = form.build(model, 0.5), 0
-    with rows_through(model) as rows:
+    with rows_through(form.model_of(half, model)) as rows:
         for number in range(4):
             form.seed(half, number)
             changed += int(changed_rows(content(images), content(form.run(half, images))).sum())
@@ -331,9 +373,9 @@ def only_draws(host: str) -> Any:
 
 @contextmanager
 def rows_through(model: Any) -> Any:
-    """Count the images that enter the encoder, or are decoded."""
+    """Count the images that are decoded, as all that comes out of a model is."""
     rows: list[int] = []
-    hook = model.encoder.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+    hook = model.decoder.to_images.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
     try:
         yield rows
     finally:

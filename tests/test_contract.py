@@ -3,6 +3,7 @@
 import pytest
 import torch
 from contract import (
+    FLOAT_BATCHES,
     FORMS,
     ONE_LEVEL,
     Form,
@@ -43,7 +44,7 @@ def test_contract(form, kind, gray, color):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("model_on", ["cpu", "cuda"])
-@pytest.mark.parametrize("form", [form for form in FORMS if form.draws == "torch"], ids=name)
+@pytest.mark.parametrize("form", [form for form in FORMS if FLOAT_BATCHES.keys() & form.kinds], ids=name)
 def test_images_on_a_gpu_come_back_there(form, model_on, gray):
     import copy
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, check_share, shorten
 from genaug.images import cast_like
 from genaug.models import Model
 from genaug.seeding import derive_seed
@@ -87,8 +87,7 @@ class ModelTransform(A.ImageOnlyTransform):  # type: ignore[misc]
     """
 
     def __init__(self, operation: Operation, *, p: float, label_key: str | None = None) -> None:
-        if not 0.0 <= p <= 1.0:
-            raise GenaugError(f"p must be from 0 to 1, got {shorten(p)}")
+        check_share(p, name="p")
         if not (label_key is None or (isinstance(label_key, str) and label_key)):
             raise GenaugError(f'label_key must be the name of an argument, such as "label", got {shorten(label_key)}')
         super().__init__(p=p)

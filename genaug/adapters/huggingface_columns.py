@@ -16,6 +16,7 @@ from genaug.devices import settle_in_fork
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.seeding import derive_seed
 from genaug.transforms.base import ModelTransform
+from genaug.transforms.batch import BatchTransform
 from genaug.transforms.operations import Operation
 
 
@@ -31,6 +32,10 @@ class ColumnTransform:
                 "pass a torchvision v2 transform, such as LatentJitter"
             )
         for part in _walk(transform):
+            if isinstance(part, BatchTransform):
+                raise GenaugError(
+                    f"transform must be one of single images, got {type(part).__name__}; use it after the loader"
+                )
             operation = getattr(part, "operation", None)
             if isinstance(operation, Operation) and operation.reference.id is None:
                 raise GenaugError(
@@ -85,15 +90,16 @@ def apply_to_column(
     With `with_transform` images vary anew whenever they are read. `map` keeps one variation: it comes from its cache
     for the same transform and weights, and is made anew for other weights, also under the same path. The random numbers
     are those of torch's global generator. The processes of `map(num_proc=...)` start with its state in the parent; each
-    seeds it with that and its own name, so that they draw different ones. In them torch is set to one thread, without
-    which they can hang after torch ran in the parent.
+    seeds it with that and its own name, so that they draw different ones: with `num_proc` the same seed does not give
+    the same images again, but the cache does. In them torch is set to one thread, without which they can hang after
+    torch ran in the parent.
 
     Args:
         transform: `LatentJitter` or another transform of genaug, with its model by name or path; or any function of an
             image (PIL as `datasets` decodes it, or a tensor), such as a torchvision v2 pipeline with those in it.
         column: the column of images.
-        label_column: the column of class indices (in the order of the model's classes), which keep an image within its
-            class; for transforms of torchvision v2 and genaug, which take (image, label).
+        label_column: the column of class indices, in the order of the model's `spec.class_names`, which keep an image
+            within its class; for transforms of torchvision v2 and genaug, which take (image, label).
 
     Raises:
         GenaugError: a transform that holds a model as an object, whose weights would be pickled to get a fingerprint.

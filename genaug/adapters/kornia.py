@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genaug.devices import settle_in_fork
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, check_share
 from genaug.images import cast_like
 from genaug.models import Model
 from genaug.transforms.operations import Channels, Operation, Vary
@@ -64,8 +64,7 @@ class ModelAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc, unus
     def __init__(
         self, operation: Operation, *, p: float = 0.5, same_on_batch: bool = False, keepdim: bool = False
     ) -> None:
-        if not 0.0 <= p <= 1.0:
-            raise GenaugError(f"p must be from 0 to 1, got {shorten(p)}")
+        check_share(p, name="p")
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         # No module, so that torch does not take the model for a part of the pipeline to move, list and save.
         self.operation = operation

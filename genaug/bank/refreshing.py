@@ -28,7 +28,8 @@ class RefreshingBank(SampleBank):
 
     Call `refresh` when an epoch begins and `swap` when it has ended; workers of a loader, also those that are kept
     between epochs, read the new samples from then on. The directory holds a bank for each refresh, `0`, `1` and so on,
-    of which the last two are kept; the same seed gives the same ones again.
+    of which the last two are kept; the same seed gives the same ones again. A pickled bank is for processes that share
+    the memory, such as a loader's workers; one that is kept otherwise finds its samples gone after two swaps.
 
     Made by `RefreshingBank.generate`, with the arguments of `SampleBank.generate`.
 
@@ -101,7 +102,8 @@ class RefreshingBank(SampleBank):
     def refresh(self) -> None:
         """Begin to draw the next samples in a thread; those that are in use stay so until `swap`.
 
-        At the end of the program the thread stops after the samples that it is at.
+        The source is used in the thread, in evaluation mode: it must not be trained meanwhile. At the end of the
+        program the thread stops after the samples that it is at.
 
         Raises:
             GenaugError: they are being drawn already, or this is a copy, or in another process.
@@ -167,14 +169,15 @@ class _Drawing(threading.Thread):
         self._path, self._source, self._counts, self._seed, self._filters = path, source, counts, seed, filters
         self.problem: BaseException | None = None
         self.ended, self._stopped = threading.Event(), threading.Event()
+        device = getattr(source, "device", None)
+        self._stream = side_stream(device if isinstance(device, torch.device) else None)
         _DRAWING.add(self)
 
     def run(self) -> None:
-        device = getattr(self._source, "device", None)
         try:
             shutil.rmtree(self._path, ignore_errors=True)  # of a refresh that was never swapped in
             with (
-                side_stream(device if isinstance(device, torch.device) else None),
+                torch.cuda.stream(self._stream),
                 new_directory(self._path, last=PROVENANCE) as aside,
             ):
                 options: dict[str, Any] = {"seed": self._seed, "filters": self._filters, "progress": False}

@@ -1,7 +1,9 @@
 """Samples in the place of rows of a batch: what the transform and the loader that do it share."""
 
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -9,11 +11,11 @@ from torch import Tensor
 
 from genaug.bank.drawing import check_source
 from genaug.bank.sample_bank import SampleBank
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, check_share, shorten
 from genaug.images import cast_like, check_images, to_uint8
 from genaug.spec import DataSpec
 
-Classes = Mapping[Any, float] | Sequence[Any] | None
+Classes = Mapping[Any, float] | Iterable[Any] | None
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Replacement:
     Args:
         source: a bank, or a model with `spec` and `sample(labels, *, generator=None)`.
         fraction: share of the rows that are replaced, on average where it is no whole number of them.
-        classes: None replaces a row by a sample of its own class, where the source has any. Else names or indices of
+        classes: None replaces a row by a sample of its own class (of soft labels the largest), where the source has
+            any, and leaves labels as they are. Else names or indices of
             classes that the samples are drawn from, equally or, in a dict, by weight.
         transform: called with the samples, uint8 (n, C, H, W), gray ones with three channels for a batch in color;
             returns them as the rows of the batch are.
@@ -44,12 +47,11 @@ class Replacement:
     def __init__(
         self, source: Any, fraction: float, *, classes: Classes = None, transform: Callable[[Tensor], Tensor] | None
     ) -> None:
-        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0.0 <= fraction <= 1.0:
-            raise GenaugError(f"fraction must be from 0 to 1, got {shorten(fraction)}")
+        self.fraction = check_share(fraction, name="fraction")
         if transform is not None and not callable(transform):
             raise GenaugError(f"transform must be a function of a batch of images or None, got {shorten(transform)}")
         self.spec = check_source(source)
-        self.source, self.fraction, self.transform = source, float(fraction), transform
+        self.source, self.transform = source, transform
         counts = source.counts if isinstance(source, SampleBank) else [1] * self.spec.num_classes
         self._has = torch.tensor([count > 0 for count in counts])
         self.weights = None if classes is None else _weigh(classes, self.spec, self._has)
@@ -63,17 +65,19 @@ class Replacement:
         Raises:
             DataError: labels that the source does not know.
         """
-        classes = self._to_classes(labels)
         if self.weights is None:
+            classes = self._to_classes(labels)
             candidates = self._has[classes].nonzero().flatten()
         else:
-            candidates = torch.arange(len(classes))
-        count = int(self.fraction * len(candidates) + float(torch.rand((), generator=generator)))
+            self._check_columns(labels)
+            candidates = torch.arange(len(labels))
+        count = int(self.fraction * len(candidates) + float(torch.rand((), generator=generator, dtype=torch.float32)))
         rows = candidates[torch.randperm(len(candidates), generator=generator)[:count]].sort().values
-        if self.weights is None or not count:
+        if self.weights is None:
             wanted = classes[rows]
         else:
-            wanted = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+            drawn = torch.multinomial(self.weights, max(count, 1), replacement=True, generator=generator)
+            wanted = drawn[:count]  # it cannot draw none
         return Plan(rows, wanted, int(torch.randint(2**62, (), generator=generator)))
 
     def draw(self, plan: Plan) -> Tensor:
@@ -94,7 +98,7 @@ class Replacement:
         new = torch.empty_like(plain, pin_memory=plain.is_pinned()).copy_(plain)
         new[plan.rows.to(images.device)] = self._make(samples, plain)
         new = new.as_subclass(type(images))
-        if labels.ndim == 1 and self.weights is None:
+        if self.weights is None:
             return new, labels
         rows, classes = plan.rows.to(labels.device), plan.classes.to(labels.device)
         changed = labels.clone()
@@ -104,11 +108,14 @@ class Replacement:
             changed[rows] = torch.nn.functional.one_hot(classes, labels.shape[1]).to(labels.dtype)
         return new, changed
 
-    def _to_classes(self, labels: Tensor) -> Tensor:
+    def _check_columns(self, labels: Tensor) -> None:
         if labels.ndim == 2 and labels.shape[1] != self.spec.num_classes:
             raise DataError(
                 f"labels must have {self.spec.num_classes} columns, as source has classes, got {labels.shape[1]}"
             )
+
+    def _to_classes(self, labels: Tensor) -> Tensor:
+        self._check_columns(labels)
         classes = (labels if labels.ndim == 1 else labels.float().argmax(1)).to("cpu", torch.int64)
         self.spec.check_labels(classes)
         return classes
@@ -126,7 +133,7 @@ class Replacement:
                     "give it what real images go through, such as a resize, ToDtype and Normalize"
                 )
             return made.as_subclass(Tensor).to(images.device)
-        if not self._checked:  # a pipeline normalizes all batches or none
+        if not self._checked or images.device.type == "cpu":  # a GPU would be waited for at each batch
             self._check_batch(images)
             self._checked = True
         if samples.shape[1:] != images.shape[1:]:
@@ -150,21 +157,38 @@ def _size(images: Tensor) -> str:
     return "x".join(map(str, images.shape[1:]))
 
 
-def _weigh(classes: Mapping[Any, float] | Sequence[Any], spec: DataSpec, has: Tensor) -> Tensor:
+def _weigh(classes: Mapping[Any, float] | Iterable[Any], spec: DataSpec, has: Tensor) -> Tensor:
     """Return a weight for each class of `spec` from names or indices, with or without weights."""
-    if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)) or not len(classes):
+    listed = isinstance(classes, Iterable) and not isinstance(classes, str)
+    given = dict(classes) if isinstance(classes, Mapping) else dict.fromkeys(classes if listed else (), 1.0)
+    if not given:
         raise DataError(f"classes must be a list of names or indices, or a dict to weights, got {shorten(classes)}")
-    given = classes if isinstance(classes, Mapping) else dict.fromkeys(classes, 1.0)
-    weights = torch.zeros(spec.num_classes, dtype=torch.float64)
+    weights, seen = torch.zeros(spec.num_classes, dtype=torch.float64), set()
     for key, weight in given.items():
-        index = spec.class_names.index(key) if key in spec.class_names else key
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < spec.num_classes:
-            raise DataError(f"classes must be of the source, got {shorten(key)}; it has {shorten(spec.class_names)}")
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+        index = _find_class(key, spec)
+        if index in seen:
+            raise DataError(f"classes must not repeat, got {shorten(list(given))}")
+        seen.add(index)
+        number = -1.0 if isinstance(weight, bool) or not isinstance(weight, Real) else float(weight)
+        if not 0.0 <= number < float("inf"):
             raise DataError(f"weights of classes must be numbers of at least 0, got {shorten(weight)}")
         if weight and not has[index]:
             raise DataError(f"source must have samples of classes, it has none of {spec.class_names[index]!r}")
-        weights[index] = weight
+        weights[index] = number
     if not weights.sum():
         raise DataError(f"classes must have a weight above 0, got {shorten(classes)}")
     return weights
+
+
+def _find_class(key: Any, spec: DataSpec) -> int:
+    """Return the index of a class given by name or index."""
+    if isinstance(key, str):
+        index = spec.class_names.index(key) if key in spec.class_names else -1
+    else:
+        try:
+            index = -1 if isinstance(key, bool) else operator.index(key)
+        except TypeError:
+            index = -1
+    if not 0 <= index < spec.num_classes:
+        raise DataError(f"classes must be of the source, got {shorten(key)}; it has {shorten(spec.class_names)}")
+    return index

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from genaug.bank import SampleBank
 from genaug.bank.drawing import Counts, check_source
 from genaug.errors import DataError, shorten
-from genaug.mixing.choice import as_bank, check_supply, choose_rows, choose_samples
+from genaug.mixing.choice import as_bank, check_fit, check_supply, choose_rows, choose_samples
 from genaug.mixing.kinds import ImageKind, add_source
 from genaug.mixing.probe import Pipeline, describe_pipeline
 from genaug.mixing.real import check_items, describe_real, fetch
@@ -171,11 +171,18 @@ class MixedDataset(Dataset[Any]):
                 f"transform can be set where real has one of its own, got {type(self.real).__name__}; set it on the "
                 "data sets inside real before MixedDataset is made"
             )
+        if transform is not None and not callable(transform):
+            raise DataError(f"transform must be a function of an image or None, got {shorten(transform)}")
         before, self.real.transform = self.real.transform, transform
-        pipeline = describe_pipeline(self.real, **self._keys)
-        if pipeline.transform is not transform:
+        try:
+            pipeline = describe_pipeline(self.real, **self._keys)
+            if pipeline.transform is not transform:
+                raise DataError(f"transform must be called by real, which {type(self.real).__name__} does not do")
+            if self._bank is not None:
+                check_fit(pipeline.image, self._bank.spec, transformed=pipeline.call != "none")
+        except BaseException:
             self.real.transform = before
-            raise DataError(f"transform must be called by real, which {type(self.real).__name__} does not do")
+            raise
         self._pipeline = pipeline
 
     def set_epoch(self, epoch: int) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,14 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import RandomSampler, SequentialSampler
 
 from genaug.bank.replacing import Classes, Plan, Replacement
 from genaug.devices import choose_device, side_stream
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, DataWarning, GenaugError, shorten
 from genaug.mixing.real import find_class_names
 from genaug.samples import Batch, LabelsGetter, choose_labels_getter, find_batch_labels
 from genaug.seeding import check_seed, make_generator
 from genaug.spec import DataSpec
+
+_END = object()
 
 
 @dataclass
@@ -39,16 +43,18 @@ class MixedLoader:
     that is broken off. Real batches are read by the consumer's own thread, `ahead` batches early.
 
     Which rows are replaced by what depends on the seed, the epoch and the step alone (and, in distributed training, on
-    the rank). Every iteration is another epoch; `set_epoch` says which. Attributes that the wrapper does not have are
-    those of the loader.
+    the rank). In distributed training the loader needs its `DistributedSampler` before it is wrapped; with accelerate,
+    wrap what `prepare` returns. Every iteration is another epoch; `set_epoch` says which. Attributes that the wrapper
+    does not have are those of the loader.
 
     Args:
         loader: a `DataLoader`, or anything that yields batches: (images, labels), or dicts with "label" or "labels".
-        source: a bank, or a model, on any device.
+        source: a bank, or a model, on any device. It is used in the thread, in evaluation mode: a model that is being
+            trained meanwhile is not for this; make a bank of it, or pass a copy.
         fraction: share of the rows that are replaced, on average where it is no whole number of them. Without
             `classes` it is the share of the rows whose class the source has samples of.
-        classes: None keeps the labels. Names or indices of classes (equally, or in a dict by weight) replace rows of
-            any class by samples of these, and the labels too.
+        classes: None keeps the labels, also soft ones. Names or indices of classes (equally, or in a dict by weight)
+            replace rows of any class by samples of these, and the labels too.
         transform: called with the samples, uint8 (n, C, H, W) on the batch's device, to make of them what the loader
             makes of real images; needed where these are normalized or of another size. Gray samples have three channels
             where the batch is in color. A random transform of torchvision draws once for all of them, from torch's
@@ -86,8 +92,10 @@ class MixedLoader:
         device: str | torch.device | None = None,
         labels_getter: LabelsGetter = "default",
     ) -> None:
-        if not hasattr(loader, "__iter__"):
-            raise GenaugError(f"loader must yield batches, such as a DataLoader, got {type(loader).__name__}")
+        if not hasattr(loader, "__iter__") or hasattr(loader, "__next__"):
+            raise GenaugError(
+                f"loader must yield batches anew in each epoch, such as a DataLoader, got {type(loader).__name__}"
+            )
         if labels_getter is None:
             raise GenaugError('labels_getter must be "default" or a function: a batch without labels cannot be used')
         if type(ahead) is not int or ahead < 0:
@@ -95,6 +103,8 @@ class MixedLoader:
         self.loader = loader
         self.seed, self.ahead = check_seed(seed), ahead
         self.device = None if device is None else choose_device(device)
+        if self.device == torch.device("cuda"):
+            self.device = torch.device("cuda", torch.cuda.current_device())  # another thread may have another one
         self._labels_getter = choose_labels_getter(labels_getter, default=find_batch_labels)
         self._replacement = Replacement(source, fraction, classes=classes, transform=transform)
         _check_classes(getattr(loader, "dataset", None), self._replacement.spec)
@@ -114,9 +124,19 @@ class MixedLoader:
 
     def __iter__(self) -> Iterator[Any]:
         epoch, self._epoch = self._epoch, self._epoch + 1
-        return self._mix(iter(self.loader), epoch)
+        processes, sampler = _count_processes(), getattr(self.loader, "sampler", None)
+        if processes > 1 and type(sampler) in (RandomSampler, SequentialSampler):
+            warnings.warn(
+                f"each of {processes} processes reads all data: give the loader a DistributedSampler before it is "
+                "wrapped (Lightning does that for a plain DataLoader only)",
+                DataWarning,
+                stacklevel=2,
+            )
+        own = getattr(self._replacement.source, "device", None)
+        device = next((d for d in (self.device, own) if isinstance(d, torch.device) and d.type == "cuda"), None)
+        return self._mix(iter(self.loader), epoch, side_stream(device))
 
-    def _mix(self, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
+    def _mix(self, batches: Iterator[Any], epoch: int, stream: torch.cuda.Stream | None) -> Iterator[Any]:
         waiting: deque[tuple[Batch, Plan, Future[_Ready]]] = deque()
         threads: list[int] = []
         pool = ThreadPoolExecutor(1, "genaug-loader", initializer=lambda: threads.append(threading.get_ident()))
@@ -124,14 +144,15 @@ class MixedLoader:
         try:
             for step in itertools.count():
                 try:
-                    batch = Batch(next(batches), self._labels_getter)
+                    values = next(batches, _END)
+                    if values is _END:
+                        break
+                    batch = Batch(values, self._labels_getter)
                     plan = self._replacement.plan(batch.labels, generator=self._make_generator(epoch, step))
-                except StopIteration:
-                    break
                 except Exception as caught:  # raised when its turn comes, after the batches before
                     problem = caught
                     break
-                waiting.append((batch, plan, pool.submit(self._prepare, batch, plan)))
+                waiting.append((batch, plan, pool.submit(self._prepare, batch, plan, stream)))
                 if len(waiting) > self.ahead:
                     yield self._finish(*waiting.popleft())
             while waiting:
@@ -145,20 +166,18 @@ class MixedLoader:
             pool.shutdown(wait=threading.get_ident() not in threads)
 
     def _make_generator(self, epoch: int, step: int) -> torch.Generator:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank = torch.distributed.get_rank() if distributed else 0
+        rank = torch.distributed.get_rank() if _count_processes() > 1 else 0
         return make_generator(self.seed, "loader", epoch, step, rank)
 
-    def _prepare(self, batch: Batch, plan: Plan) -> _Ready:
+    def _prepare(self, batch: Batch, plan: Plan, stream: torch.cuda.Stream | None) -> _Ready:
         """Draw the samples of a batch and move all to the device; in the thread."""
-        own = getattr(self._replacement.source, "device", None)
-        device = next((d for d in (self.device, own) if isinstance(d, torch.device) and d.type == "cuda"), None)
-        with side_stream(device) as stream:
-            images, labels = self._move(batch.images), self._move(batch.labels)
+        with torch.cuda.stream(stream):
+            images = self._move(batch.images)
+            labels = self._move(batch.labels) if batch.holds_labels else batch.labels
             samples = self._move(self._replacement.draw(plan)) if len(plan.rows) else None
             if samples is not None:
                 samples = samples.to(images.device)
-            return _Ready(images, labels, samples, None if stream is None else stream.record_event(), device)
+            return _Ready(images, labels, samples, stream and stream.record_event(), stream and stream.device)
 
     def _move(self, tensor: Tensor) -> Tensor:
         if self.device is None or tensor.device == self.device:
@@ -180,6 +199,11 @@ class MixedLoader:
         if ready.samples is None:
             return batch.join(ready.images, ready.labels)
         return batch.join(*self._replacement.place(ready.images, ready.labels, plan, ready.samples))
+
+
+def _count_processes() -> int:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if distributed else 1
 
 
 def _check_classes(dataset: Any, spec: DataSpec) -> None:

@@ -143,6 +143,8 @@ def find_class_names(dataset: Any, keys: Keys | None = None) -> tuple[str, ...] 
     """
     keys = keys or Keys(None, None)
     if is_hugging_face(dataset):
+        if dataset.features is None:  # of a stream, before its first example
+            return None
         try:
             key = keys.label_key or find_label_key(dataset.features, list(dataset.features))
         except DataError:

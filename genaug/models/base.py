@@ -151,7 +151,7 @@ class Model(nn.Module, ModelHubMixin):
 
         tensors = self.state_dict()
         with torch.device("meta"):
-            expected = checkpoint.describe_tensors(type(self)(self.spec, self.config).state_dict())
+            expected = checkpoint.describe_tensors(type(self)(self.spec, self.config).float().state_dict())
         for name, found in checkpoint.describe_tensors(tensors).items():
             if expected.get(name) != found:
                 raise GenaugError(
@@ -217,7 +217,7 @@ class Model(nn.Module, ModelHubMixin):
         config = parse_config(cls.config_class, saved.model, where=f"{where}: model", error=CheckpointError)
         try:
             with torch.device("meta"):
-                model = cls(saved.spec, config)
+                model = cls(saved.spec, config).float()  # whatever torch's default dtype is
         except CheckpointError:
             raise
         except GenaugError as problem:

@@ -63,7 +63,7 @@ def split_batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, .
 def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return standard normal numbers drawn where `generator` lives (the CPU without one), moved to `device`."""
     source = "cpu" if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=source).to(device)
+    return torch.randn(shape, generator=generator, device=source, dtype=torch.float32).to(device)
 
 
 def draw_rows(seeds: Tensor, size: int, device: torch.device) -> Tensor:
@@ -71,7 +71,7 @@ def draw_rows(seeds: Tensor, size: int, device: torch.device) -> Tensor:
 
     A row depends on its seed alone, so that it is the same in any batch.
     """
-    rows, generator = torch.empty(len(seeds), size), torch.Generator()
+    rows, generator = torch.empty(len(seeds), size, dtype=torch.float32), torch.Generator()
     for row, seed in zip(rows, seeds.tolist(), strict=True):
         row.normal_(generator=generator.manual_seed(seed))
     return rows.to(device)
@@ -80,4 +80,4 @@ def draw_rows(seeds: Tensor, size: int, device: torch.device) -> Tensor:
 def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return numbers uniform in [0, 1) drawn where `generator` lives (the CPU without one), moved to `device`."""
     source = "cpu" if generator is None else generator.device
-    return torch.rand(shape, generator=generator, device=source).to(device)
+    return torch.rand(shape, generator=generator, device=source, dtype=torch.float32).to(device)

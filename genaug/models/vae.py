@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_share, shorten
 from genaug.images import to_float, to_model
 from genaug.models.base import Model
 from genaug.models.density import LatentDensity
@@ -284,13 +284,12 @@ class VAE(Model):
         Raises:
             GenaugError: a strength outside [0, 1], images or labels that do not match, seeds of another number.
         """
-        if not 0.0 <= strength <= 1.0:
-            raise GenaugError(f"strength must be from 0 to 1, got {shorten(strength)}")
+        strength = check_share(strength, name="strength")
         labels = self.check_batch(images, labels)
-        noise = self._draw_noise(len(images), generator, seeds)
         with inference(self):
             latents = self._encode(images, labels, batch_size)
             if strength:
+                noise = self._draw_noise(len(images), generator, seeds)
                 latents = self.density.perturb(latents, labels, strength=strength, noise=noise)
             return self._decode(latents, labels, batch_size)
 

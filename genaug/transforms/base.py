@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -13,9 +14,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from genaug.devices import settle_in_fork
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, check_share
 from genaug.images import cast_like
-from genaug.samples import LabelsGetter, choose_labels_getter, find_images, find_labels
+from genaug.samples import LabelsGetter, choose_labels_getter, find_candidate, find_images, find_labels
 from genaug.spec import DataSpec
 from genaug.transforms.operations import Operation
 
@@ -28,11 +29,13 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
     Takes what torchvision v2 transforms take: PIL images, `tv_tensors.Image`, tensors (..., C, H, W) of uint8 or of
     floats in [0, 1], alone or in tuples and dicts. Where there is none of the first two, one plain tensor is taken for
     the image: that under "image" (or "img", "images", "pixel_values"), else the first with three dimensions or more.
-    Type, dtype, shape and device stay. Random numbers come from torch's global generator, in `make_params`.
+    Type, dtype, shape and device stay. Videos are no images here, and pass through. Random numbers come from torch's
+    global generator, in `make_params`. No gradient passes through the model: that of a changed image is zero.
 
-    A conditional model needs the label to stay within the class. The transform finds it where a sample is called as
-    (image, label), or is a dict with "label" or "labels"; else it runs with the null class ("no label"), as in
-    `ImageFolder(transform=...)`, which passes no label.
+    A conditional model needs the label to stay within the class: an index into `spec.class_names`, in that order. The
+    transform finds it where a sample is (image, label, ...), or a dict with "label" or "labels" (see
+    `genaug.samples.find_labels`); else it runs with the null class ("no label"), as in `ImageFolder(transform=...)`,
+    which passes no label.
 
     A model given by name or path is loaded when it is first used, in each process, and must not have changed on disk.
     In a forked process (a DataLoader's worker, Hugging Face's `map(num_proc=...)`) torch is set to one thread, without
@@ -65,9 +68,7 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
     def __init__(self, operation: Operation, *, p: float, labels_getter: LabelsGetter = "default") -> None:
         super().__init__()
         self._labels_getter = choose_labels_getter(labels_getter, default=find_labels)
-        if not 0.0 <= p <= 1.0:
-            raise GenaugError(f"p must be from 0 to 1, got {shorten(p)}")
-        self.p = p
+        self.p = check_share(p, name="p")
         # No module, so that torch does not take the model for a part of the pipeline to move, list and save.
         self.operation = operation
         self.name = operation.reference.name
@@ -92,7 +93,7 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         chosen = find_images(sample, flat, found)
         params = self.make_params([flat[place] for place in chosen])
         if params:
-            params["labels"] = self.operation.check_labels(found, count=len(params["chosen"]))
+            params["labels"] = self._check_labels(sample, found, len(params["chosen"]))
         for place in chosen:
             flat[place] = self.transform(flat[place], params)
         return tree_unflatten(flat, structure)
@@ -123,24 +124,38 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
                 results[places[row]] = _wrap(changed[row], images[places[row]])
         return results
 
+    def _check_labels(self, sample: Any, found: Any, count: int) -> Tensor | None:
+        classes = self.spec.num_classes
+        if found is None and self._labels_getter is find_labels and classes:
+            soft = find_candidate(sample)
+            if isinstance(soft, (Tensor, np.ndarray)) and soft.shape == (count, classes):
+                raise DataError(
+                    "labels must be class indices, got one-hot or soft ones; put the transform before what makes them "
+                    "so, such as MixUp, or pass labels_getter=None to do without"
+                )
+        try:
+            return self.operation.check_labels(found, count=count)
+        except DataError as problem:
+            raise DataError(f"{problem}; pass labels_getter=None to do without") from None
+
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw which images change, and a seed for each, on which depends whatever the model draws for it."""
         if not flat_inputs:
             return {}
         count = _count(flat_inputs[0])
-        return {"chosen": torch.rand(count) < self.p, "seeds": torch.randint(2**62, (count,))}
+        return {"chosen": torch.rand(count, dtype=torch.float32) < self.p, "seeds": torch.randint(2**62, (count,))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Return the input with the chosen images changed; the same object where none is."""
         chosen = params["chosen"]
         if _count(inpt) != len(chosen):
             raise DataError(f"images of one sample must be equally many, got {len(chosen)} and {_count(inpt)}")
-        if not chosen.any():
-            return inpt
         pixels = _to_tensor(inpt)
         flat = pixels.reshape(len(chosen), *pixels.shape[-3:])
-        self.operation.check(flat)
-        everything = bool(chosen.all())  # spares copies
+        self.operation.check(flat)  # also where none changes: errors must not depend on chance
+        if not chosen.any():
+            return inpt
+        everything = bool(chosen.all()) and not flat.requires_grad  # spares copies
         rows = chosen.nonzero().flatten().to(flat.device)
         picked = flat if everything else flat[rows]
         # Half-precision floats keep their values through float32.
@@ -167,7 +182,10 @@ def _to_tensor(inpt: Any) -> Tensor:
     if not isinstance(inpt, PIL.Image.Image):
         return inpt.as_subclass(Tensor)  # type: ignore[no-any-return]
     if inpt.mode not in PIL_MODES:
-        raise DataError(f"a PIL image must be of mode {', '.join(PIL_MODES)}, got mode {inpt.mode}; convert it first")
+        raise DataError(
+            f"a PIL image must be of mode {', '.join(PIL_MODES)}, got mode {inpt.mode}; convert it first, as in "
+            "image.convert('RGB')"
+        )
     return pil_to_tensor(inpt)  # type: ignore[no-any-return]
 
 

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from genaug.bank.replacing import Classes, Replacement
 from genaug.devices import check_process, settle_in_fork
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, check_share, shorten
 from genaug.images import cast_like
 from genaug.models import Model, require
 from genaug.samples import Batch, LabelsGetter, choose_labels_getter, find_batch_labels
@@ -21,7 +21,8 @@ from genaug.transforms.operations import Channels, FittedModel
 class BatchTransform(v2.Transform):  # type: ignore[misc]
     """Changes images (N, C, H, W) and labels of a batch: (images, labels), or a dict with "label" or "labels".
 
-    Labels are class indices (N,), or one-hot or soft (N, num_classes). All else in the batch passes through, and the
+    Labels are class indices (N,) in the order of the class names of model or bank, or one-hot or soft (N, num_classes);
+    they are found where `genaug.samples.find_labels` looks. All else in the batch passes through, and the
     batch itself is not changed. Random numbers come from torch's global generator, in `make_params`.
 
     Args:
@@ -56,8 +57,8 @@ class ReplaceWithSynthetic(BatchTransform):
         source: a bank, or a model, on any device; in a worker of a loader a model must be on the CPU.
         fraction: share of the rows that are replaced, on average where it is no whole number of them. Without
             `classes` it is the share of the rows whose class the source has samples of.
-        classes: None keeps the labels. Names or indices of classes (equally, or in a dict by weight) replace rows of
-            any class by samples of these, and the labels too.
+        classes: None keeps the labels, also soft ones. Names or indices of classes (equally, or in a dict by weight)
+            replace rows of any class by samples of these, and the labels too.
         transform: called with the samples, uint8 (n, C, H, W) on the batch's device, to make of them what the loader
             makes of real images; needed where these are normalized or of another size. Gray samples have three channels
             where the batch is in color. A random transform of torchvision draws once for all of them.
@@ -145,8 +146,7 @@ class LatentMix(BatchTransform):
         channels: Channels = "match",
     ) -> None:
         super().__init__(labels_getter=labels_getter)
-        if not 0.0 <= p <= 1.0:
-            raise GenaugError(f"p must be from 0 to 1, got {shorten(p)}")
+        check_share(p, name="p")
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0.0 < alpha < float("inf"):
             raise GenaugError(f"alpha must be a number above 0, got {shorten(alpha)}")
         if not isinstance(model, (str, Path)):
@@ -161,7 +161,7 @@ class LatentMix(BatchTransform):
         """Draw which rows change, a partner for each (itself where it has none), and the shares of the mixture."""
         _, labels = flat_inputs
         count = len(labels)
-        chosen, order = torch.rand(count) < self.p, torch.randperm(count)
+        chosen, order = torch.rand(count, dtype=torch.float32) < self.p, torch.randperm(count)
         shares = torch.distributions.Beta(self.alpha, self.alpha).sample((count,))
         if self.across:
             return {"chosen": chosen & (order != torch.arange(count)), "partners": order, "shares": shares}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from genaug.devices import settle_in_fork
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, check_share, shorten
 from genaug.images import check_images, to_float
 from genaug.models import Model
 from genaug.spec import DataSpec
@@ -140,8 +140,7 @@ class Operation(FittedModel, ABC):
         indices = torch.as_tensor(labels)
         if indices.is_floating_point() or indices.dtype == torch.bool or indices.numel() != count:
             raise DataError(
-                f"labels must be one class index for each of {count} images, got {indices.dtype} "
-                f"{tuple(indices.shape)}; without labels the null class is used"
+                f"labels must be one class index for each of {count} images, got {indices.dtype} {tuple(indices.shape)}"
             )
         indices = indices.reshape(count).to("cpu", torch.int64)
         self.spec.check_labels(indices, null=True)
@@ -160,10 +159,8 @@ class Vary(Operation):
     """
 
     def __init__(self, model: Model | str | Path, *, strength: float, **options: Any) -> None:
-        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0.0 <= strength <= 1.0:
-            raise GenaugError(f"strength must be from 0 to 1, got {shorten(strength)}")
+        self.strength = check_share(strength, name="strength")
         super().__init__(model, method="vary", **options)
-        self.strength = float(strength)
 
     def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
         """Return variations of images."""

@@ -63,7 +63,8 @@ class ModelReference:
             found = checkpoint.read_checkpoint_config(self._directory).weights_sha256
             if found != self.sha256:
                 raise CheckpointError(f"{self._directory}: the weights have changed since the transform was made")
-            self._model = load(self._directory)
+            with torch.inference_mode(False):  # whose tensors could not be trained
+                self._model = load(self._directory)
         require(self._model, self.method)
         device = getattr(self._model, "device", None)
         if isinstance(device, torch.device):

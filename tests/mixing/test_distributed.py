@@ -21,6 +21,7 @@ EPOCHS = 2
 
 SCRIPT = """
 import sys
+import warnings
 import torch
 from datetime import timedelta
 from safetensors.torch import save_file
@@ -49,6 +50,12 @@ for epoch in (0, 1, 0):
     replaced.set_epoch(epoch)
     result = torch.cat([images for images, _ in replaced])
     assert torch.equal(found.setdefault(f"replaced {epoch}", result), result)
+whole = DataLoader(TensorDataset(images, labels), batch_size=8)
+for loader, expected in ((whole, 1), (DataLoader(mixed, batch_size=8, sampler=sampler), 0)):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        iter(MixedLoader(loader, bank, fraction=0.5))
+    assert [str(each.message).split(":")[0] for each in seen] == ["each of 2 processes reads all data"] * expected
 save_file(found, f"{folder}/{rank}.safetensors")
 torch.distributed.destroy_process_group()
 """

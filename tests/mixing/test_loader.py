@@ -643,13 +643,14 @@ def test_the_next_samples_are_drawn_while_the_consumer_has_a_batch(bank: SampleB
 def test_as_many_batches_ahead_as_asked_for(ahead: int) -> None:
     read: list[int] = []
 
-    def batches() -> Iterator[Any]:
-        for batch in stored(8):
-            read.append(threading.get_ident())
-            yield batch
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            for batch in stored(8):
+                read.append(threading.get_ident())
+                yield batch
 
     source = Gated(opened=60)
-    iterator = iter(MixedLoader(batches(), source, fraction=0.5, ahead=ahead))
+    iterator = iter(MixedLoader(Batches(), source, fraction=0.5, ahead=ahead))
     next(iterator)
     assert len(read) == ahead + 1
     assert source.began[ahead].wait(LIMIT)
@@ -961,7 +962,8 @@ def test_the_process_ends_with_an_iterator_begun() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"loader": 5}, "loader must yield batches, such as a DataLoader, got int"),
+        ({"loader": 5}, "loader must yield batches anew in each epoch, such as a DataLoader, got int"),
+        ({"loader": iter([])}, "loader must yield batches anew in each epoch, such as a DataLoader, got list_iterator"),
         ({"fraction": -0.1}, "fraction must be from 0 to 1, got -0.1"),
         ({"fraction": 1.5}, "fraction must be from 0 to 1, got 1.5"),
         ({"fraction": float("nan")}, "fraction must be from 0 to 1, got nan"),
@@ -1091,3 +1093,34 @@ def test_classes_in_another_order_are_refused(bank: SampleBank) -> None:
     data.classes = list(reversed(bank.spec.class_names))
     with pytest.raises(DataError, match="classes of the loader's data set in their order"):
         MixedLoader(DataLoader(Subset(data, [0, 1]), batch_size=4), bank, fraction=0.5)
+
+
+def test_stop_iteration_in_the_users_code_does_not_end_the_epoch(bank: SampleBank) -> None:
+    calls: list[int] = []
+
+    def getter(batch: Any) -> Any:
+        calls.append(1)
+        return next(iter([])) if len(calls) == 3 else batch[1]
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(MixedLoader(stored(), bank, fraction=0.5, labels_getter=getter))
+
+
+def test_a_stream_of_hugging_face_without_known_features(bank: SampleBank) -> None:
+    from datasets import Dataset
+
+    images = (pixels(8) / 255).tolist()
+    rows = Dataset.from_dict({"image": images, "label": classes_of(8).tolist()}).to_iterable_dataset()
+    stream = rows.map(lambda row: {**row, "image": row["image"]}).with_format("torch")
+    assert stream.features is None
+    (batch,) = MixedLoader(DataLoader(stream, batch_size=8, generator=seeded()), bank, fraction=1.0)
+    assert batch["image"].shape == (8, *pixels(1).shape[1:])
+
+
+def test_labels_that_are_made_and_not_in_the_batch(bank: SampleBank) -> None:
+    loader = [{"image": pixels(8), "kind": classes_of(8)}]
+    options: dict[str, Any] = {"fraction": 0.5, "labels_getter": lambda batch: batch["kind"] + 0, "device": "cpu"}
+    (batch,) = MixedLoader(loader, bank, **options)
+    assert batch["kind"] is loader[0]["kind"]
+    with pytest.raises(DataError, match="labels_getter must return a tensor of the batch itself"):
+        list(MixedLoader(loader, bank, classes=[0], **options))

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from contract import changed_rows, floats, levels
@@ -299,3 +300,49 @@ def test_own_labels_getter(bank):
     with pytest.raises(DataError, match="labels_getter must return a tensor of the batch itself"):
         copied(batch)
     assert torch.equal(batch["pixels"], levels(6, 1, 8, 8))
+
+
+def test_smoothed_labels_stay_as_they_are(bank):
+    smooth = one_hot(torch.arange(6) % 3, 3).float() * 0.9 + 0.1 / 3
+    after, labels = ReplaceWithSynthetic(bank, 1.0)(levels(6, 1, 8, 8), smooth)
+    assert labels is smooth
+    assert torch.equal(classes_in(bank, after), torch.arange(6) % 3)
+
+
+def test_labels_that_are_replaced_need_not_be_known(bank):
+    labels = torch.tensor([-1, 2, 7])
+    _, new = ReplaceWithSynthetic(bank, 1.0, classes=[1])(levels(3, 1, 8, 8), labels)
+    assert new.tolist() == [1, 1, 1]
+
+
+def test_each_batch_is_looked_at(bank):
+    replace, labels = ReplaceWithSynthetic(bank, 0.5), torch.arange(6) % 3
+    replace(floats(6, 1, 8, 8), labels)
+    with pytest.raises(DataError, match="pass transform="):
+        replace(floats(6, 1, 8, 8) * 2 - 1, labels)
+
+
+def test_numbers_and_classes_of_numpy(bank):
+    replace = ReplaceWithSynthetic(bank, np.float32(1.0), classes=np.array([2]))
+    assert replace(levels(3, 1, 8, 8), torch.tensor([0, 1, 2]))[1].tolist() == [2, 2, 2]
+    assert ReplaceWithSynthetic(bank, 1.0, classes={1})(levels(1, 1, 8, 8), torch.tensor([0]))[1].tolist() == [1]
+    with pytest.raises(DataError, match="classes must not repeat"):
+        ReplaceWithSynthetic(bank, 0.5, classes={"b": 1.0, 1: 0.0})
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x, y: (x, y, torch.arange(6)),
+        lambda x, y: (x, {"labels": y}),
+        lambda x, y: {"img": x, "Label": y},
+        lambda x, y: {"image": x, "fine_label": y},
+    ],
+    ids=["three", "dict in tuple", "capital", "fine"],
+)
+def test_labels_are_found_where_mixup_finds_them(wrap, bank, gray):
+    batch = wrap(floats(6, 1, 8, 8), torch.arange(6) % 3)
+    for transform in (v2.MixUp(num_classes=3), LatentMix(gray, p=1.0), ReplaceWithSynthetic(bank, 1.0)):
+        after = transform(batch)
+        first = after[0] if isinstance(after, tuple) else next(iter(after.values()))
+        assert first.shape == (6, 1, 8, 8)

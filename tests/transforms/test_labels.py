@@ -100,6 +100,46 @@ def test_labels_that_do_not_fit(digits, getter, message):
         transform(digits.images[0])
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x, y: (x, y.numpy()),
+        lambda x, y: (x, y.tolist()),
+        lambda x, y: (x, y[:, None]),
+        lambda x, y: (x, y.int()),
+        lambda x, y: (x, y, "name"),
+        lambda x, y: (x, {"labels": y}),
+        lambda x, y: {"Label": y, "x": x},
+        lambda x, y: {"fine_label": y, "x": x},
+    ],
+)
+def test_labels_of_other_kinds_and_places(digits, wrap):
+    images, labels = digits.images[:8], digits.labels[:8]
+    sample = wrap(images, labels)
+    result = Reconstruct("digits-vae")(sample)
+    changed = result["x"] if isinstance(result, dict) else result[0]
+    expected, _ = Reconstruct("digits-vae")(images, labels)
+    assert torch.equal(changed, expected)
+    assert not torch.equal(expected, Reconstruct("digits-vae")(images))
+
+
+def test_soft_labels_are_not_taken_for_none(digits):
+    soft = torch.nn.functional.one_hot(digits.labels[:4], 10).float()
+    with pytest.raises(DataError, match="got one-hot or soft ones; put the transform before"):
+        Reconstruct("digits-vae")(digits.images[:4], soft)
+    assert Reconstruct("digits-vae", labels_getter=None)(digits.images[:4], soft)[1] is soft
+
+
+def test_labels_of_boxes_are_none_of_the_image(digits):
+    image = tv_tensors.Image(digits.images[0])
+    boxes = tv_tensors.BoundingBoxes([[0, 0, 4, 4]], format="XYXY", canvas_size=(8, 8))
+    target = {"boxes": boxes, "labels": torch.tensor([77])}
+    changed, same = Reconstruct("digits-vae")(image, target)
+    assert same["boxes"] is boxes
+    assert same["labels"] is target["labels"]
+    assert torch.equal(changed, Reconstruct("digits-vae")(image))
+
+
 def test_unknown_getter():
     with pytest.raises(GenaugError, match="labels_getter must be"):
         Reconstruct("digits-vae", labels_getter="labels")

@@ -6,10 +6,12 @@ import pytest
 import torch
 from contract import floats, levels, to_pil
 from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten
 
+import genaug
 from genaug import CheckpointError, DataError, GenaugError
 from genaug.models.running import draw_rows
-from genaug.transforms import LatentJitter, Reconstruct
+from genaug.transforms import LatentJitter, LatentMix, Reconstruct, ReplaceWithSynthetic
 from genaug.transforms.operations import Vary, convert_channels
 
 pytestmark = pytest.mark.global_rng  # torchvision's transforms draw from torch's global generator
@@ -153,3 +155,70 @@ def test_under_autocast(gray):
     high, _ = LatentJitter(gray, strength=0.8, p=1.0)(images, labels)
     assert low.dtype == sampled.dtype == torch.float32
     assert (low - high).abs().max() < 0.05
+
+
+def test_another_default_dtype(gray, path):
+    images, labels = floats(4, 1, 8, 8), torch.arange(4) % 3
+    expected = gray.sample(labels, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    varied, _ = LatentJitter(gray, p=1.0)(images, labels)
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = genaug.load(path)
+        assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+        assert torch.equal(model.sample(labels, generator=torch.Generator().manual_seed(0)), expected)
+        torch.manual_seed(0)
+        torch.testing.assert_close(LatentJitter(path, p=1.0)(images, labels)[0], varied)
+        mixed, _ = LatentMix(gray, p=1.0, across=True)(images, labels)
+        replaced, _ = ReplaceWithSynthetic(gray, 0.5)(images, labels)
+        assert mixed.dtype == replaced.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_gradient_does_not_depend_on_chance(gray):
+    images = floats(4, 1, 8, 8).requires_grad_()
+    for p in (0.0, 0.5, 1.0):
+        images.grad = None
+        torch.manual_seed(1)
+        params = LatentJitter(gray, p=p).make_params([images])
+        torch.manual_seed(1)
+        LatentJitter(gray, p=p)(images).sum().backward()
+        assert torch.equal(images.grad.flatten(1).any(1), ~params["chosen"])
+
+
+def test_errors_do_not_depend_on_chance(gray):
+    for p in (0.0, 0.01):
+        with pytest.raises(DataError, match="of size 1x8x8"):
+            LatentJitter(gray, p=p)(floats(1, 9, 9))
+
+
+def test_weights_loaded_in_inference_mode_can_be_trained(path):
+    transform = Reconstruct(path)
+    with torch.inference_mode():
+        transform(floats(1, 8, 8))
+    assert not any(parameter.is_inference() for parameter in transform.model.parameters())
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        {"label": torch.zeros(1, 8, 8), "x": floats(1, 8, 8)},
+        {"inputs": {"mask": torch.zeros(1, 8, 8), "image": floats(1, 8, 8)}, "n": 3},
+        {"inputs": [torch.zeros(1, 8, 8), {"image": floats(1, 8, 8)}]},
+        {"masks": torch.zeros(1, 8, 8), "x": floats(1, 8, 8)},
+    ],
+)
+def test_labels_and_masks_are_not_taken_for_the_image(sample, gray):
+    flat, _ = tree_flatten(Reconstruct(gray)(sample))
+    before, _ = tree_flatten(sample)
+    for value, old in zip(flat, before, strict=True):
+        if isinstance(old, torch.Tensor):
+            assert (value is old) is not bool(old.any())
+
+
+@pytest.mark.parametrize("value", ["a", None, True, [0.5]])
+def test_what_is_no_number(value, gray):
+    for make in (lambda: Reconstruct(gray, p=value), lambda: LatentJitter(gray, strength=value)):
+        with pytest.raises(GenaugError, match="must be from 0 to 1, got"):
+            make()
