@@ -105,6 +105,9 @@ class LatentDensity(nn.Module):
         score = latents.new_empty(len(latents), self.components)
         for label in labels.unique().tolist():
             rows = labels == label
+            if int((self.weights[label] > 0).sum()) == 1:  # as for classes of few images
+                score[rows] = self.weights[label]
+                continue
             centered = (latents[rows] - self.means[label].unsqueeze(1)).mT  # (K, D, n)
             distance = torch.linalg.solve_triangular(self.scales[label], centered, upper=False).square().sum(1).T
             log_det = self.scales[label].diagonal(dim1=-2, dim2=-1).log().sum(-1)

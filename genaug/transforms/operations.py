@@ -91,8 +91,9 @@ class FittedModel:
         self.check(images)
         size = self._size(*images.shape[-2:])
         fitted = convert_channels(images, self.spec.channels)
-        if fitted.is_floating_point():
-            fitted = fitted.clamp(0, 1)
+        if fitted.is_floating_point() and len(fitted):
+            low, high = fitted.aminmax()
+            fitted = fitted if low >= 0 and high <= 1 else fitted.clamp(0, 1)
         if size == fitted.shape[-2:]:
             return fitted
         # resized as floats, since there and back would round twice
