@@ -212,13 +212,24 @@ def _albumentations_forms() -> list[Form]:
 
 
 def _kornia_forms() -> list[Form]:
+    from kornia.augmentation import RandomHorizontalFlip
+
     from genaug.adapters import kornia as adapter
 
+    def is_taken(dtype: torch.dtype) -> bool:  # kornia takes no bfloat16 before 0.8.3
+        with torch.random.fork_rng(devices=[]):
+            try:
+                RandomHorizontalFlip(p=1.0)(torch.zeros(1, 1, 2, 2, dtype=dtype))
+            except TypeError:
+                return False
+        return True
+
+    kinds = {name: make for name, make in FLOAT_BATCHES.items() if is_taken(make().dtype)}
     return [
         Form(
             cls,
             lambda model, p, cls=cls: cls(model, p=p),
-            FLOAT_BATCHES,
+            kinds,
             lambda augmentation, images: augmentation(images),
             seed_torch,
             p_0_is_same=False,  # kornia hands out a copy
