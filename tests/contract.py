@@ -211,20 +211,22 @@ def _albumentations_forms() -> list[Form]:
     ]
 
 
-def _kornia_forms() -> list[Form]:
-    from kornia.augmentation import RandomHorizontalFlip
+def kornia_takes(dtype: torch.dtype) -> bool:
+    """Whether the installed kornia takes images of a dtype: before 0.8.3 it takes no bfloat16."""
+    from kornia.augmentation import RandomInvert
 
+    with torch.random.fork_rng(devices=[]):
+        try:
+            RandomInvert(p=1.0)(torch.zeros(1, 1, 2, 2, dtype=dtype))
+        except TypeError:
+            return False
+    return True
+
+
+def _kornia_forms() -> list[Form]:
     from genaug.adapters import kornia as adapter
 
-    def is_taken(dtype: torch.dtype) -> bool:  # kornia takes no bfloat16 before 0.8.3
-        with torch.random.fork_rng(devices=[]):
-            try:
-                RandomHorizontalFlip(p=1.0)(torch.zeros(1, 1, 2, 2, dtype=dtype))
-            except TypeError:
-                return False
-        return True
-
-    kinds = {name: make for name, make in FLOAT_BATCHES.items() if is_taken(make().dtype)}
+    kinds = {name: make for name, make in FLOAT_BATCHES.items() if kornia_takes(make().dtype)}
     return [
         Form(
             cls,
