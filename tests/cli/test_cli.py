@@ -218,7 +218,10 @@ def test_a_wrong_override(assignment, words, here):
         (["train", "other.yaml", "--data", "digits"], ["other.yaml", "no such file"]),
         (["sample", "digits-gan"], ["digits-gan", "no such shipped model"]),
         (["sample", "./model"], ["model", "no such directory"]),
-        (["bench", "nonsense"], ["import, engine, training, bank, transforms, loaders, jitter, scale or all", "'nonsense'"]),
+        (
+            ["bench", "nonsense"],
+            ["import, engine, training, bank, transforms, loaders, jitter, scale or all", "'nonsense'"],
+        ),
     ],
 )
 def test_what_is_not_there(arguments, words, here):
