@@ -66,14 +66,23 @@ def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torc
     return torch.randn(shape, generator=generator, device=source, dtype=torch.float32).to(device)
 
 
-def draw_rows(seeds: Tensor, size: int, device: torch.device) -> Tensor:
-    """Return standard normal numbers (N, size), each row drawn on the CPU from its own of `seeds` (N,).
+def draw_noise(
+    shape: tuple[int, int], generator: torch.Generator | None, seeds: Tensor | None, device: torch.device
+) -> Tensor:
+    """Return standard normal numbers (N, D), as `draw` does, or each row from its own of `seeds` (N,), on the CPU.
 
-    A row depends on its seed alone, so that it is the same in any batch.
+    A row that has a seed depends on it alone, so that it is the same in any batch.
+
+    Raises:
+        GenaugError: seeds of another number, or beside a generator.
     """
-    rows, generator = torch.empty(len(seeds), size, dtype=torch.float32), torch.Generator()
+    if seeds is None:
+        return draw(shape, generator, device)
+    if generator is not None or seeds.shape != shape[:1]:
+        raise GenaugError(f"seeds must be one for each of {shape[0]} images, and take the place of generator")
+    rows, own = torch.empty(shape, dtype=torch.float32), torch.Generator()
     for row, seed in zip(rows, seeds.tolist(), strict=True):
-        row.normal_(generator=generator.manual_seed(seed))
+        row.normal_(generator=own.manual_seed(seed))
     return rows.to(device)
 
 

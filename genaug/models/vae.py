@@ -14,7 +14,7 @@ from genaug.models.base import Model
 from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last, one_hot
 from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
-from genaug.models.running import draw, draw_rows, draw_uniform, inference, split_batches
+from genaug.models.running import draw, draw_noise, draw_uniform, inference, split_batches
 from genaug.spec import DataSpec
 
 FIRST_STD = 0.1  # where a learned one starts
@@ -289,16 +289,9 @@ class VAE(Model):
         with inference(self):
             latents = self._encode(images, labels, batch_size)
             if strength:
-                noise = self._draw_noise(len(images), generator, seeds)
+                noise = draw_noise((len(images), self.latent_size), generator, seeds, self.device)
                 latents = self.density.perturb(latents, labels, strength=strength, noise=noise)
             return self._decode(latents, labels, batch_size)
-
-    def _draw_noise(self, count: int, generator: torch.Generator | None, seeds: Tensor | None) -> Tensor:
-        if seeds is None:
-            return draw((count, self.latent_size), generator, self.device)
-        if generator is not None or seeds.shape != (count,):
-            raise GenaugError(f"seeds must be one for each of {count} images, and take the place of generator")
-        return draw_rows(seeds, self.latent_size, self.device)
 
     def _decode(self, latents: Tensor, labels: Tensor, batch_size: int) -> Tensor:
         chunks = split_batches(batch_size, latents, labels)

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_flatten
 
 import genaug
 from genaug import CheckpointError, DataError, GenaugError
-from genaug.models.running import draw_rows
+from genaug.models.running import draw_noise
 from genaug.transforms import LatentJitter, LatentMix, Reconstruct, ReplaceWithSynthetic
 from genaug.transforms.operations import Vary, convert_channels
 
@@ -104,7 +104,7 @@ def test_other_weights_than_the_hash_says(path):
 
 def test_the_noise_of_an_image_depends_on_its_seed_alone(gray):
     seeds = torch.tensor([5, 2**62, 0])
-    rows = draw_rows(seeds, 7, torch.device("cpu"))
+    rows = draw_noise((3, 7), None, seeds, torch.device("cpu"))
     for row, seed in zip(rows, seeds.tolist(), strict=True):
         assert torch.equal(row, torch.randn(7, generator=torch.Generator().manual_seed(seed)))
     images, labels = floats(3, 1, 8, 8), torch.tensor([0, 1, 2])
