@@ -167,6 +167,19 @@ def test_filters_accept_and_are_recorded(tmp_path: Path) -> None:
         assert rates[index] == pytest.approx(int(passed[drawn - 1]) / drawn)
 
 
+def test_a_filter_that_rejects_a_whole_chunk(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def second_time(images: Tensor, labels: Tensor) -> Tensor:
+        calls.append(len(images))
+        return torch.full((len(images),), len(calls) % 2 == 0)
+
+    for path in (None, tmp_path / "bank"):
+        calls.clear()
+        bank = SampleBank.generate(LinearSource(), 3, seed=0, filters=[second_time], path=path, progress=False)
+        assert bank.counts == [3] * len(SPEC.class_names)
+
+
 def test_filters_that_reject_all() -> None:
     source = LinearSource()
     with pytest.raises(DataError, match=r"filters accept too few .* 'bee': 0 of 256 drawn, 2 wanted; loosen"):

@@ -190,7 +190,8 @@ def _draw_class(
         provenance.spec.check_images(images, name="images of source")
         mask = _accept(images, labels, filters)
         chosen = images[mask][: count - accepted]  # the surplus only counts for the acceptance
-        keep(chosen.numpy())
+        if len(chosen):
+            keep(chosen.numpy())
         chunk, drawn, accepted = chunk + 1, drawn + len(images), accepted + int(mask.sum())
         update(len(chosen))
     return accepted / drawn

@@ -377,12 +377,12 @@ def test_save_and_load(data_format, path, tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "stored"),
-    [("./model", "./model"), (Path("model"), "./model"), (Path("../work/model"), "../work/model")],
+    [("./model", "./model"), (Path("model"), "./model"), (Path("../other/model"), "../other/model")],
     ids=repr,
 )
 def test_a_relative_path_is_stored_as_given_and_stays_a_path(given, stored, gray, tmp_path, monkeypatch):
-    gray.save(tmp_path / "work" / "model")
-    monkeypatch.chdir(tmp_path / "work")
+    gray.save(tmp_path / "other" / "model")
+    monkeypatch.chdir(tmp_path / "other")
     saved = A.to_dict(Reconstruct(given))
     assert saved["transform"]["model"] == stored
     assert A.from_dict(saved)(image=levels(8, 8))["image"].shape == (8, 8)
