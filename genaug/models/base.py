@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,6 +19,15 @@ from genaug.errors import CheckpointError, DataError, GenaugError, shorten
 from genaug.models.card import make_card
 from genaug.models.layers import lay_out_channels_last
 from genaug.spec import DataSpec
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters, the factor of their learning rate, and the betas of their optimizer (those of Adam)."""
+
+    parameters: tuple[nn.Parameter, ...]
+    factor: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
 
 METHODS = ("sample", "encode", "decode", "vary", "restore")
 
@@ -66,10 +75,18 @@ class Model(nn.Module, ModelHubMixin):
         """
         return {}
 
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
+        """Return groups of parameters by name; by default all of them as "loss".
+
+        Where `training_loss` gives a dict, each of its losses moves the parameters of the group of its name alone.
+        """
+        return {"loss": ParameterGroup(tuple(self.parameters()))}
+
     def training_loss(
         self, images: Tensor, labels: Tensor, draws: Mapping[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch of public images, to be minimized, and figures to report.
+    ) -> tuple[Tensor | dict[str, Tensor], dict[str, Tensor]]:
+        """Return the loss of a batch of public images, to be minimized (or one for each of `parameter_groups`), and
+        figures to report.
 
         Args:
             images: public images (N, C, H, W).

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 
 from genaug.data import LabeledImages, load_data, stratified_split
@@ -19,6 +20,7 @@ from genaug.data.check import check_data
 from genaug.devices import choose_precision
 from genaug.errors import DataWarning, TrainingError
 from genaug.models import FAMILIES, Model
+from genaug.models.base import ParameterGroup
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
 from genaug.storage import expand
@@ -129,8 +131,12 @@ def _build(recipe: Recipe, images: LabeledImages, device: torch.device) -> Train
         model = FAMILIES[recipe.family](images.spec, recipe.model)
     model.to(device).train()
     ema = AveragedModel(model, multi_avg_fn=ema_with_ramp(recipe.training.ema_decay))
+    groups = [
+        {"params": list(group.parameters), "betas": group.betas, "factor": group.factor}
+        for group in model.parameter_groups().values()
+    ]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.training.learning_rate, weight_decay=recipe.training.weight_decay, fused=True
+        groups, lr=recipe.training.learning_rate, weight_decay=recipe.training.weight_decay, fused=True
     )
     return TrainingState(model=model, ema=ema, optimizer=optimizer)
 
@@ -152,7 +158,7 @@ def _loop(
     batches = Batches(images, kept, model.device)
     sampler = ClassSampler(images.labels[kept], exponent=config.class_exponent, seed=recipe.seed)
     dtype = choose_precision(config.precision, model.device)
-    parameters = list(model.parameters())
+    parameters, groups = list(model.parameters()), model.parameter_groups()
     total = config.batch_size * processes.count
     metrics = log.last_metrics if log else {}
     shown: dict[str, float] = {}
@@ -163,20 +169,21 @@ def _loop(
         while state.step < config.steps:
             factor = cosine_with_warmup(state.step, steps=config.steps, warmup_steps=config.warmup_steps)
             for group in state.optimizer.param_groups:
-                group["lr"] = config.learning_rate * factor
+                group["lr"] = config.learning_rate * factor * group["factor"]
             batch = batches.gather(processes.share(sampler.rows(state.step, batch_size=total)))
             draws = model.draw_for_training(total, generator=make_generator(recipe.seed, "step", state.step))
             draws = {name: processes.share(drawn) for name, drawn in draws.items()}
             with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 loss, figures = model.training_loss(*batch, draws)
             state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = _backward(loss, groups)
             # what differs between processes is averaged, so that all go on, or stop, alike
             figures = {"loss": loss.detach(), **figures, "signal": torch.tensor(float(caught()))}
             figures = processes.average(parameters, figures)
             loss = figures["loss"]
             number = (caught() or signal.SIGTERM) if figures.pop("signal").item() > 0 else 0
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+            norms = [clip_grad_norm_(group.parameters, config.gradient_clip) for group in groups.values()]
+            norm = torch.stack(norms).max()
             if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
                 raise _not_finite(state.step, loss, norm, states)
             state.optimizer.step()
@@ -206,6 +213,14 @@ def _loop(
                 on_step(state.step)
         processes.from_main(lambda: save_state(states, state, keep=config.keep_states))
     return metrics
+
+
+def _backward(loss: Tensor | dict[str, Tensor], groups: Mapping[str, ParameterGroup]) -> Tensor:
+    """Give the parameters of each group the gradient of the loss of its name alone, and return the sum of the losses."""
+    losses = {"loss": loss} if isinstance(loss, Tensor) else loss
+    for number, (name, part) in enumerate(losses.items(), start=1):
+        part.backward(inputs=groups[name].parameters, retain_graph=number < len(losses))
+    return torch.stack([part.detach() for part in losses.values()]).sum()
 
 
 def _not_finite(step: int, loss: Tensor, norm: Tensor, states: Path) -> TrainingError:
