@@ -1,0 +1,239 @@
+"""Whether synthetic features copy training ones: distances to the nearest, near copies, and the C_T test."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from genaug.errors import GenaugError, check_share, shorten
+from genaug.metrics.manifold import check_features, nearest_neighbors
+from genaug.seeding import derive_seed
+
+COPY_QUANTILE = 0.05
+ROWS_PER_CELL = 200
+LEAST_SYNTHETIC = 20
+
+
+@dataclass(frozen=True)
+class CopyScores:
+    """Distances of synthetic rows to the nearest real one against those of real rows among themselves.
+
+    Attributes:
+        threshold: distance up to which a row counts as a near copy, see `copy_threshold`.
+        near_copies: share of the synthetic rows that are near copies, 0 to 1. Fresh images of the real distribution
+            would have a share of about the quantile of the threshold; what is above that is copied.
+        median_distance: median over synthetic rows of the distance to the nearest real row.
+        real_median_distance: median over real rows of the distance to the nearest other real row.
+
+    >>> CopyScores(threshold=0.5, near_copies=0.1, median_distance=2.0, real_median_distance=1.9).near_copies
+    0.1
+    """
+
+    threshold: float
+    near_copies: float
+    median_distance: float
+    real_median_distance: float
+
+
+def copy_scores(synthetic: Tensor, real: Tensor, *, quantile: float = COPY_QUANTILE) -> CopyScores:
+    """Return the distances of synthetic rows to the nearest real ones, and the share of near copies, in one pass.
+
+    Args:
+        synthetic: features (M, F).
+        real: features (N, F) of the images that the model learned from, at least 2 rows.
+        quantile: of `copy_threshold`.
+
+    Raises:
+        GenaugError: fewer rows, other shapes, different widths, values that are not finite, or a quantile outside
+            0 to 1.
+
+    >>> real = torch.tensor([[0.0], [1.0], [3.0], [6.0]])
+    >>> copy_scores(torch.tensor([[3.0], [4.5]]), real, quantile=0.0)
+    CopyScores(threshold=1.0, near_copies=0.5, median_distance=0.75, real_median_distance=1.5)
+    """
+    quantile = check_share(quantile, name="quantile")
+    synthetic, real = check_features(synthetic=synthetic, real=real)
+    among_real = _distances_among(real)
+    distances = nearest_neighbors(synthetic, real)[0]
+    threshold = float(among_real.quantile(quantile))
+    return CopyScores(
+        threshold=threshold,
+        near_copies=float((distances <= threshold).double().mean()),
+        median_distance=float(distances.quantile(0.5)),
+        real_median_distance=float(among_real.quantile(0.5)),
+    )
+
+
+def copy_threshold(real: Tensor, *, quantile: float = COPY_QUANTILE) -> float:
+    """Return a radius around real rows within which a synthetic one counts as a near copy.
+
+    It is the quantile of the distances of all real rows to the nearest other real row, linearly interpolated. To a
+    fresh image of the same distribution the real images are as near as to one of their own, so that `quantile` is
+    about the share that a perfect generator would lose to this radius. The 5th percentile is the one that is customary
+    for distances to the closest record (as in Zhao et al. 2021, "CTAB-GAN"); a much lower one would rest on few rows of
+    a small set, and be 0 in sets with some repeated images.
+
+    Args:
+        real: features (N, F) of the training images, at least 2 rows.
+        quantile: 0 (the least distance) to 1 (the largest).
+
+    Raises:
+        GenaugError: fewer rows, another shape, values that are not finite, or a quantile outside 0 to 1.
+
+    >>> copy_threshold(torch.tensor([[0.0], [1.0], [3.0], [6.0]]), quantile=0.5)
+    1.5
+    """
+    quantile = check_share(quantile, name="quantile")
+    return float(_distances_among(real).quantile(quantile))
+
+
+def near_copies(synthetic: Tensor, real: Tensor, *, threshold: float) -> Tensor:
+    """Return which synthetic rows lie within `threshold` of a real one, (M,) bool on the device of `synthetic`.
+
+    An exact copy counts at any threshold, also at 0.
+
+    Args:
+        synthetic: features (M, F).
+        real: features (N, F).
+        threshold: distance, such as that of `copy_threshold`.
+
+    Raises:
+        GenaugError: other shapes, different widths, values that are not finite, or a threshold below 0.
+
+    >>> near_copies(torch.tensor([[0.1], [0.5]]), torch.tensor([[0.0], [1.0]]), threshold=0.2)
+    tensor([ True, False])
+    """
+    return nearest_neighbors(synthetic, real)[0][:, 0] <= _check_distance(threshold)
+
+
+@dataclass(frozen=True)
+class DataCopyingTest:
+    """The statistic C_T of `data_copying_test`, and the cells that it is the weighted mean of.
+
+    Attributes:
+        statistic: C_T; far below 0 where synthetic rows are copied, far above 0 where they miss the training rows.
+        scores: z-score of each cell that counts; a cell far below 0 is copied even if C_T is not.
+        weights: share of all test rows in each of these cells; their sum is below 1 where cells were left out.
+
+    >>> DataCopyingTest(statistic=-1.0, scores=(-2.0, 0.0), weights=(0.5, 0.5)).statistic
+    -1.0
+    """
+
+    statistic: float
+    scores: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+def data_copying_test(
+    *,
+    train: Tensor,
+    test: Tensor,
+    synthetic: Tensor,
+    seed: int,
+    cells: int | None = None,
+    least_synthetic: int = LEAST_SYNTHETIC,
+) -> DataCopyingTest:
+    """Return the C_T test of data copying: are synthetic rows nearer to the training rows than test rows are?
+
+    By Meehan, Chaudhuri & Dasgupta 2020, "A Non-Parametric Test to Detect Data-Copying in Generative Models". With d(x)
+    the distance of x to its nearest training row, and cells by k-means of the training rows, a cell with n test rows p
+    and m synthetic rows q has the z-score of Mann and Whitney
+
+        U = number of pairs with d(q) > d(p), those with d(q) = d(p) counted half
+        Z = (U - m n / 2) / sqrt(m n (m + n + 1) / 12)
+
+    and C_T is the mean of Z over the cells with enough synthetic rows, weighted with the share of the test rows in
+    them. Z is about standard normal in a cell where test and synthetic rows follow one distribution; C_T then deviates
+    by at most as much. Hence C_T << 0 (below -3, say) says that the model copies, C_T >> 0 that it underfits, and C_T
+    near 0 neither: it says nothing of what the model leaves out, see `manifold_scores` for that.
+
+    Other than in the authors' program, the nearest training row may lie in another cell, as in their definition of d;
+    ties reduce the variance of U, by sum(t^3 - t) / ((m + n) (m + n - 1)) within the brackets for groups of t equal
+    distances (Z is 0 if all are equal); and no continuity correction is added.
+
+    Args:
+        train: features (L, F) of the images that the model learned from.
+        test: features (N, F) of real images that it did not, of the same distribution.
+        synthetic: features (M, F).
+        seed: of the initial centers of k-means.
+        cells: number of cells, at most the number of training rows; by default one per 200 rows of the smallest set,
+            and at least 1, which gives 5 and 50 in the authors' experiments, as there.
+        least_synthetic: cells with fewer synthetic rows are left out, as are those without test rows.
+
+    Raises:
+        GenaugError: other shapes, different widths, values that are not finite, numbers out of range, or no cell left.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> train, test, fresh = (torch.randn(200, 2, generator=generator) for _ in range(3))
+    >>> data_copying_test(train=train, test=test, synthetic=train + 0.001, seed=0).statistic < -10
+    True
+    >>> abs(data_copying_test(train=train, test=test, synthetic=fresh, seed=0).statistic) < 3
+    True
+    """
+    train, test, synthetic = check_features(train=train, test=test, synthetic=synthetic)
+    if cells is None:
+        cells = max(1, min(len(train), len(test), len(synthetic)) // ROWS_PER_CELL)
+    if type(cells) is not int or not 1 <= cells <= len(train):
+        raise GenaugError(
+            f"cells must be an integer from 1 to {len(train)}, the rows of train, got {shorten(cells)}; lower it"
+        )
+    if type(least_synthetic) is not int or least_synthetic < 1:
+        raise GenaugError(f"least_synthetic must be an integer of at least 1, got {shorten(least_synthetic)}")
+    centers = _centers(train, cells=cells, seed=seed)
+    (test_distances, test_cells), (distances, own_cells) = (
+        (nearest_neighbors(rows, train)[0].flatten(), nearest_neighbors(rows, centers)[1].flatten())
+        for rows in (test, synthetic)
+    )
+    scores, weights = [], []
+    for cell in range(cells):
+        tested, drawn = test_distances[test_cells == cell], distances[own_cells == cell]
+        if len(tested) and len(drawn) >= least_synthetic:
+            scores.append(_mann_whitney_score(drawn, tested))
+            weights.append(len(tested) / len(test))
+    if not scores:
+        raise GenaugError(
+            f"synthetic must have at least {least_synthetic} rows in some cell with test rows, got none such among "
+            f"{cells} cells and {len(synthetic)} rows; pass more images or lower cells or least_synthetic"
+        )
+    weighted = math.fsum(score * weight for score, weight in zip(scores, weights, strict=True))
+    return DataCopyingTest(weighted / math.fsum(weights), tuple(scores), tuple(weights))
+
+
+def _mann_whitney_score(larger: Tensor, smaller: Tensor) -> float:
+    """Return the z-score of the number of pairs in which the value of `larger` is the larger one."""
+    m, n = len(larger), len(smaller)
+    ordered = smaller.sort().values
+    below = torch.searchsorted(ordered, larger) + torch.searchsorted(ordered, larger, right=True)
+    ties = torch.cat([larger, smaller]).unique(return_counts=True)[1].double()
+    variance = m * n / 12 * (m + n + 1 - float((ties**3 - ties).sum()) / ((m + n) * (m + n - 1)))
+    return (float(below.sum()) / 2 - m * n / 2) / math.sqrt(variance) if len(ties) > 1 else 0.0
+
+
+def _centers(train: Tensor, *, cells: int, seed: int) -> Tensor:
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    means = KMeans(cells, n_init=1, random_state=derive_seed(seed, "data copying") % 2**32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than cells: some stay empty
+        means.fit(train.cpu().numpy())
+    return torch.from_numpy(means.cluster_centers_).to(train)
+
+
+def _check_distance(threshold: object) -> float:
+    number = -1.0 if isinstance(threshold, bool) or not isinstance(threshold, Real) else float(threshold)
+    if not 0.0 <= number < math.inf:  # written so that NaN fails
+        raise GenaugError(
+            f"threshold must be a finite number of at least 0, got {shorten(threshold)}; take it from copy_threshold"
+        )
+    return number
+
+
+def _distances_among(real: Tensor) -> Tensor:
+    (real,) = check_features(real=real)
+    if len(real) < 2:
+        raise GenaugError("real must have at least 2 rows to have distances among them, got 1; pass more images")
+    return nearest_neighbors(real, real, exclude_self=True)[0]
