@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from genaug.bank import SampleBank
 from genaug.bank.sampling import write_samples
 from genaug.checkpoint import make_header
-from genaug.errors import DataError, GenaugError
+from genaug.errors import DataError, DataWarning, GenaugError
 from genaug.models import VAE, VAEConfig
 from genaug.spec import DataSpec
 from genaug.storage import hash_file
@@ -185,6 +185,145 @@ def test_filters_that_reject_all() -> None:
     with pytest.raises(DataError, match=r"filters accept too few .* 'bee': 0 of 256 drawn, 2 wanted; loosen"):
         SampleBank.generate(source, {"bee": 2}, seed=0, filters=[lambda images, labels: labels > 5], progress=False)
     assert source.draws == 256
+
+
+def test_the_error_says_what_each_filter_accepts() -> None:
+    def first_of_all(images: Tensor, labels: Tensor) -> Tensor:
+        return torch.arange(len(images)) % 8 == 0
+
+    def none(images: Tensor, labels: Tensor) -> Tensor:
+        return torch.zeros(len(images), dtype=torch.bool)
+
+    with pytest.raises(DataError, match="accepted by each: first_of_all 12.5%, none 0.0%"):
+        make([0, 1, 0], filters=[first_of_all, none])
+
+
+def test_filters_may_reject_whole_chunks(tmp_path: Path) -> None:
+    def late(images: Tensor, labels: Tensor) -> Tensor:
+        return torch.full((len(images),), len(images) > 8)
+
+    memory, disk = make([20, 3, 0], filters=[late]), make([20, 3, 0], filters=[late], path=tmp_path / "bank")
+    assert torch.equal(all_images(memory), all_images(disk))
+    assert memory.provenance.acceptance == disk.provenance.acceptance == (0.75, 0.5, None)
+
+
+# --- fewer samples than wanted
+
+
+def scarce(images: Tensor, labels: Tensor) -> Tensor:
+    """All of class 0, and of the others the first in every chunk of 128."""
+    return (labels == 0) | ((torch.arange(len(images)) == 0) & (len(images) == 128))
+
+
+def test_fewer_samples_where_filters_reject_nearly_all(tmp_path: Path) -> None:
+    # 300 and 200 samples of classes 1 and 2 are drawn at most, in chunks of 8, 8, 16, 32, 64, 128, 128
+    expected = r"fewer samples than wanted of 2 of 3 classes: 'bee' 2 of 3 wanted \(384 drawn\), 'cat' 1 of 2 wanted"
+    banks = []
+    for path in (None, tmp_path / "bank"):
+        with pytest.warns(DataWarning, match=expected) as caught:
+            banks.append(make([5, 3, 2], filters=[scarce], short="fewer", path=path))
+        assert [warning.filename for warning in caught] == [__file__]
+    memory, disk = banks
+    assert memory.counts == disk.counts == [5, 2, 1]
+    assert memory.labels.tolist() == disk.labels.tolist() == [0] * 5 + [1] * 2 + [2]
+    assert memory.provenance.counts == (5, 2, 1)
+    assert memory.provenance.acceptance == disk.provenance.acceptance == (1.0, 2 / 384, 1 / 256)
+    assert torch.equal(all_images(memory), all_images(disk))
+    wide = make([5, 500, 300])
+    rows = [*range(5), 5 + 128, 5 + 256, 505 + 128]  # the first of a class's sixth chunk is its 129th sample
+    assert torch.equal(all_images(memory), wide.images(rows))
+    reopened = SampleBank.open(tmp_path / "bank")  # compares the hash
+    assert torch.equal(all_images(reopened), all_images(memory))
+    assert torch.equal(load_file(tmp_path / "bank" / "images.safetensors")["images"], all_images(memory))
+    assert sorted(file.name for file in (tmp_path / "bank").iterdir()) == ["images.safetensors", "provenance.json"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bank"]
+
+
+def test_a_class_of_which_nothing_is_found(tmp_path: Path) -> None:
+    with pytest.warns(DataWarning, match=r"1 of 3 classes: 'cat' 0 of 2 wanted \(256 drawn\); loosen"):
+        bank = make([2, 0, 2], filters=[lambda images, labels: labels == 0], short="fewer", path=tmp_path / "bank")
+    assert bank.counts == [2, 0, 0]
+    assert bank.provenance.acceptance == (1.0, None, 0.0)
+    with pytest.raises(DataError, match="has none of"):
+        bank.sample(torch.tensor([2]))
+
+
+def test_no_sample_of_any_class_is_an_error(tmp_path: Path) -> None:
+    for path in (None, tmp_path / "bank"):
+        with pytest.raises(DataError, match=r"no sample of any class: 0 of 512 drawn, 4 wanted; loosen"):
+            make([2, 0, 2], filters=[lambda images, labels: labels > 5], short="fewer", path=path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_warning_names_at_most_ten_classes() -> None:
+    source = LinearSource(DataSpec(3, 6, 5, tuple(f"c{index}" for index in range(14))))
+    with pytest.warns(
+        DataWarning, match=r"of 13 of 14 classes: 'c1' 0 .* 'c10' 0 of 1 wanted \(128 drawn\), and 3 more;"
+    ):
+        SampleBank.generate(
+            source, 1, seed=0, filters=[lambda images, labels: labels == 0], short="fewer", progress=False
+        )
+
+
+def test_fewer_changes_nothing_where_enough_are_found(tmp_path: Path) -> None:
+    bank = make([10, 10, 0], filters=[bright], short="fewer", path=tmp_path / "bank")  # warnings are errors
+    expected = make([10, 10, 0], filters=[bright])
+    assert torch.equal(all_images(bank), all_images(expected))
+    assert bank.provenance.acceptance == expected.provenance.acceptance
+
+
+def test_what_to_do_when_short_is_one_of_two(tmp_path: Path) -> None:
+    for path in (None, tmp_path / "bank"):
+        with pytest.raises(DataError, match="short must be 'error' or 'fewer', got 'less'"):
+            make(short="less", path=path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_stays_bounded_where_fewer_are_found(tmp_path: Path) -> None:
+    """96 MiB of found samples, and room for twice as many, must not take more of the heap than some chunks."""
+    script = """
+import resource, sys, torch, warnings
+from pathlib import Path
+from types import SimpleNamespace
+from genaug.bank import SampleBank, drawing
+from genaug.spec import DataSpec
+
+def sample(labels, *, generator=None):
+    return torch.zeros(len(labels), 3, 128, 128, dtype=torch.uint8)
+
+def write(name, count):
+    source = SimpleNamespace(spec=DataSpec(3, 128, 128, ("a",)), sample=sample)
+    half = lambda images, labels: torch.arange(len(images)) % 2 == 0
+    return SampleBank.generate(
+        source, count, seed=0, filters=[half], short="fewer", path=Path(sys.argv[1], name), progress=False
+    )
+
+warnings.simplefilter("ignore")
+drawing.MAX_DRAWS = 1
+write("small", 384)
+heap = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])
+resource.setrlimit(resource.RLIMIT_DATA, ((heap + 48 * 1024) * 1024,) * 2)  # bytes; mapped files do not count
+print(len(write("large", 4096)))
+"""
+    result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert int(result.stdout) == 2048
+
+
+def test_filters_of_other_classes_are_refused(tmp_path: Path) -> None:
+    class Known:
+        spec = DataSpec(3, 6, 5, ("bee", "ant", "cat"))
+
+        def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+            return torch.ones(len(images), dtype=torch.bool)
+
+    source = LinearSource()
+    for path in (None, tmp_path / "bank"):
+        with pytest.raises(
+            DataError, match="classes of source in the same order, .*'ant', 'bee'.* got Known of .*'bee', 'ant'"
+        ):
+            SampleBank.generate(source, 1, seed=0, filters=[Known()], path=path, progress=False)
+    assert source.draws == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

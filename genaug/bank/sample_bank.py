@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genaug.bank.drawing import Counts, Filter, draw_bank, write_bank
+from genaug.bank.drawing import Counts, Filter, Short, Tally, draw_bank, write_bank
 from genaug.bank.exports import export_bank
 from genaug.bank.files import Pixels, Provenance, read_bank
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, DataWarning, shorten
 from genaug.spec import DataSpec
 from genaug.storage import expand
+
+MOST_NAMED = 10  # classes that a warning names
 
 
 class SampleBank:
@@ -49,22 +52,28 @@ class SampleBank:
         filters: Sequence[Filter] = (),
         path: str | Path | None = None,
         progress: bool = True,
+        short: Short = "error",
     ) -> SampleBank:
         """Draw accepted samples of every class from `source`, in memory or straight into a new directory.
 
         Samples of a class depend on `source`, `seed` and `filters` alone: a larger bank starts with those of a smaller
-        one.
+        one. At most about 100 samples are drawn for each one that is wanted of a class.
 
         Args:
             source: a model or bank, with `spec` and `sample(labels, *, generator=None)`.
             counts: samples a class: one number for all, a dict by class name, or a list.
             seed: of all draws.
-            filters: called with uint8 images (n, C, H, W) and labels (n,); return a bool mask (n,) of those to keep.
+            filters: called with uint8 images (n, C, H, W) and labels (n,); return a bool mask (n,) of those to keep,
+                such as those of `genaug.filters`.
             path: directory of the bank, streamed to in bounded memory; None keeps the bank in memory.
             progress: show a progress bar.
+            short: what to do where the filters accept too few samples of a class: "error", or "fewer" to make a bank
+                with those that were found, and warn once of all such classes. `counts` and `provenance` say what is
+                there.
 
         Raises:
-            DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
+            DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all
+                (with short="fewer": all), or that were fitted for other classes.
             GenaugError: `path` exists, the disk is full or not writable, or a seed that is no integer.
 
         >>> from types import SimpleNamespace
@@ -74,11 +83,16 @@ class SampleBank:
         >>> len(SampleBank.generate(source, {"b": 5}, seed=0, progress=False))
         5
         """
+        options: dict[str, Any] = {"seed": seed, "filters": filters, "progress": progress, "short": short}
         if path is None:
-            return cls(*draw_bank(source, counts, seed=seed, filters=filters, progress=progress))
-        path = expand(path, error=DataError)
-        write_bank(path, source, counts, seed=seed, filters=filters, progress=progress)
-        return cls.open(path, verify=False)
+            pixels, provenance, tallies = draw_bank(source, counts, **options)
+            bank = cls(pixels, provenance)
+        else:
+            path = expand(path, error=DataError)
+            tallies = write_bank(path, source, counts, **options)
+            bank = cls.open(path, verify=False)
+        _warn_of_short(bank.spec, tallies)
+        return bank
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> SampleBank:
@@ -220,3 +234,20 @@ def _reopen(path: str, images_sha256: str) -> SampleBank:
     if bank.provenance.images_sha256 != images_sha256:
         raise DataError(f"{path}: the bank was replaced by another one while it was in use; open it again")
     return bank
+
+
+def _warn_of_short(spec: DataSpec, tallies: Sequence[Tally]) -> None:
+    """Warn once, in the name of the caller's caller, of all classes that have fewer samples than wanted."""
+    lines = [
+        f"{name!r} {tally.found} of {tally.wanted} wanted ({tally.drawn} drawn)"
+        for name, tally in zip(spec.class_names, tallies, strict=True)
+        if tally.found < tally.wanted
+    ]
+    if lines:
+        more = f", and {len(lines) - MOST_NAMED} more" if len(lines) > MOST_NAMED else ""
+        warnings.warn(
+            f"the bank has fewer samples than wanted of {len(lines)} of {len(tallies)} classes: "
+            f"{', '.join(lines[:MOST_NAMED])}{more}; loosen the filters, or train the model longer",
+            DataWarning,
+            stacklevel=3,
+        )
