@@ -20,6 +20,7 @@ from genaug.models.card import make_card
 from genaug.models.layers import lay_out_channels_last
 from genaug.spec import DataSpec
 
+
 @dataclass(frozen=True)
 class ParameterGroup:
     """Parameters, the factor of their learning rate, and the betas of their optimizer (those of Adam)."""

@@ -43,7 +43,9 @@ class GANConfig:
     discriminator_width: int = 32
     blocks: int = 1  # residual blocks at each size
     loss: LossName = "hinge"
-    penalty: float | None = None  # weight of the gradient penalty that the loss has; None: 0 hinge, 1 R1, 10 WGAN, 1 R1+R2
+    penalty: float | None = (
+        None  # weight of the gradient penalty that the loss has; None: 0 hinge, 1 R1, 10 WGAN, 1 R1+R2
+    )
     spectral_norm: bool = True
     minibatch_std: bool = False
     augment: tuple[str, ...] = ("color", "translation", "cutout")
@@ -164,7 +166,9 @@ class Discriminator(nn.Module):
         self.to_features = nn.Linear(inputs, 4 * config.discriminator_width)
         self.to_logit = nn.Linear(4 * config.discriminator_width, 1)
         self.classes = nn.Embedding(spec.num_classes + 1, 4 * config.discriminator_width)
-        nn.init.zeros_(self.classes.weight) if not config.spectral_norm else nn.init.normal_(self.classes.weight, std=0.1)
+        nn.init.zeros_(self.classes.weight) if not config.spectral_norm else nn.init.normal_(
+            self.classes.weight, std=0.1
+        )
         if config.spectral_norm:
             for module in list(self.modules()):
                 if isinstance(module, (nn.Conv2d, nn.Linear, nn.Embedding)):
