@@ -30,6 +30,10 @@ class DataWarning(UserWarning):
     """Something about the data that will probably spoil what is learned from them."""
 
 
+class TrainingWarning(UserWarning):
+    """Training goes wrong in a way that its loss does not show."""
+
+
 class ResumeWarning(UserWarning):
     """A run that is resumed in a way that changes its result."""
 

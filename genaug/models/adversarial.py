@@ -51,9 +51,10 @@ def generator_loss(name: LossName, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(discriminate: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Return E ||grad D(x)||^2 over images (N, C, H, W): R1 of real ones, R2 of generated (Mescheder et al. 2018, eq. 9).
+    """Return E ||grad D(x)||^2 over images (N, C, H, W): R1 of real ones, R2 of generated.
 
-    Differentiable with respect to the discriminator; the images are taken as constants.
+    (Mescheder et al. 2018, eq. 9; the weight gamma / 2 is up to the caller.) Differentiable with respect to the
+    discriminator; the images are taken as constants.
 
     >>> gradient_penalty(lambda x: 3 * x.flatten(1).sum(1), torch.zeros(2, 1, 2, 2))
     tensor(36.)
@@ -91,18 +92,19 @@ def lecam_penalty(real: Tensor, fake: Tensor, real_average: Tensor, fake_average
     return (real - fake_average).square().mean() + (fake - real_average).square().mean()
 
 
-def minibatch_std(features: Tensor, *, group: int = 4) -> Tensor:
+def minibatch_std(features: Tensor, *, group: int) -> Tensor:
     """Return features (N, C, h, w) with one channel more: how much they differ within groups of the batch.
 
-    The standard deviation over the images of a group of each feature at each place, averaged over both, as a constant map
-    (Karras et al. 2018, section 3). Groups are of `group` images, or of the largest number up to it that divides N.
+    The standard deviation over the images of a group of each feature at each place, averaged over both, as a constant
+    map (Karras et al. 2018, section 3). Each `group` images that follow each other are one; where they do not divide
+    N, fewer are.
 
-    >>> minibatch_std(torch.zeros(4, 2, 3, 3)).shape
-    torch.Size([4, 3, 3, 3])
+    >>> minibatch_std(torch.tensor([0.0, 2.0, 5.0, 5.0]).reshape(4, 1, 1, 1), group=2)[:, 1].flatten()
+    tensor([1.0000e+00, 1.0000e+00, 1.0000e-04, 1.0000e-04])
     """
     count, _, height, width = features.shape
     size = next(size for size in range(min(group, count), 0, -1) if count % size == 0)
-    grouped = features.float().unflatten(0, (size, -1))  # every (N / size)-th image is of one group
-    spread = grouped.var(0, unbiased=False).add(1e-8).sqrt().mean((1, 2, 3))
-    channel = spread.repeat(size).to(features.dtype).reshape(-1, 1, 1, 1).expand(-1, 1, height, width)
+    grouped = features.float().unflatten(0, (-1, size))
+    spread = grouped.var(1, unbiased=False).add(1e-8).sqrt().mean((1, 2, 3))
+    channel = spread.repeat_interleave(size).to(features.dtype).reshape(-1, 1, 1, 1).expand(-1, 1, height, width)
     return torch.cat([features, channel], 1)

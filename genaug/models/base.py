@@ -41,6 +41,7 @@ class Model(nn.Module, ModelHubMixin):
 
     family: ClassVar[str]
     config_class: ClassVar[type[Any]]
+    watched: ClassVar[bool] = False  # whether training measures the samples, and keeps the weights of the best
 
     spec: DataSpec
     config: Any

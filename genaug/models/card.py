@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,3 +49,48 @@ Samples that look right do not have to help a classifier: measure it on held-out
 {recipe}
 ```
 """
+
+
+def replace_section(card: str, title: str, body: str) -> str:
+    """Return a model card with the section `title` (of level 2) replaced, or added at the end; all else stays.
+
+    Args:
+        card: text in Markdown.
+        title: of the section.
+        body: what is to stand below the title.
+
+    >>> print(replace_section("# a\\n\\n## One\\n\\n1\\n\\n## Two\\n\\n2\\n", "One", "new"))
+    # a
+    <BLANKLINE>
+    ## One
+    <BLANKLINE>
+    new
+    <BLANKLINE>
+    ## Two
+    <BLANKLINE>
+    2
+    <BLANKLINE>
+    """
+    lines = card.splitlines(keepends=True)
+    headings = [(number, line.strip()) for number, line in _outside_code(lines) if re.match(r"#{1,2}\s", line)]
+    section = f"## {title}\n\n{body.strip()}\n"
+    ends = [*(number for number, _ in headings[1:]), len(lines)]
+    for (start, heading), end in zip(headings, ends, strict=False):  # without a heading there is an end all the same
+        if heading == f"## {title}":
+            rest = "".join(lines[end:])
+            return "".join(lines[:start]) + section + ("\n" + rest if rest else "")
+    return f"{card.rstrip()}\n\n{section}".lstrip()
+
+
+def _outside_code(lines: list[str]) -> list[tuple[int, str]]:
+    """Return the lines, with their numbers, that stand in no block between fences."""
+    kept, fence = [], ""
+    for number, line in enumerate(lines):
+        found = re.match(r" {0,3}(`{3,}|~{3,})", line)
+        if not fence and found:
+            fence = found[1]
+        elif fence and found and found[1].startswith(fence) and not line[found.end() :].strip():
+            fence = ""
+        elif not fence:
+            kept.append((number, line))
+    return kept

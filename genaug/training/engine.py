@@ -26,7 +26,8 @@ from genaug.seeding import derive_seed, make_generator
 from genaug.storage import expand
 from genaug.training.batches import Batches
 from genaug.training.interrupts import Interrupted, catch_signals
-from genaug.training.logs import MetricsLog, save_samples
+from genaug.training.logs import MetricsLog
+from genaug.training.looks import Looks
 from genaug.training.processes import Processes
 from genaug.training.recipe import Recipe, load_recipe
 from genaug.training.run_folder import MODEL, STATES, RunFacts, own_folder
@@ -109,8 +110,10 @@ def train(
             load_state(start, state)
         log = stack.enter_context(MetricsLog(output, step=state.step)) if processes.is_main else None
         show = progress and processes.is_main
-        metrics = _loop(state, recipe, processes, images, kept, held_out, log, output, progress=show, on_step=on_step)
-        processes.from_main(lambda: _finish(state, recipe, images, kept, held_out, output))
+        looks = Looks(state, recipe, images, kept, held_out, output)
+        processes.from_main(looks.prepare)
+        metrics = _loop(looks, processes, log, progress=show, on_step=on_step)
+        processes.from_main(looks.finish)
     model = state.averaged
     if not processes.is_main:
         model = load(output / MODEL)
@@ -142,21 +145,17 @@ def _build(recipe: Recipe, images: LabeledImages, device: torch.device) -> Train
 
 
 def _loop(
-    state: TrainingState,
-    recipe: Recipe,
+    looks: Looks,
     processes: Processes,
-    images: LabeledImages,
-    kept: Tensor,
-    held_out: Tensor,
     log: MetricsLog | None,
-    output: Path,
     *,
     progress: bool,
     on_step: Callable[[int], None] | None,
 ) -> dict[str, float]:
-    config, model, states = recipe.training, state.model, output / STATES
-    batches = Batches(images, kept, model.device)
-    sampler = ClassSampler(images.labels[kept], exponent=config.class_exponent, seed=recipe.seed)
+    state, recipe, kept = looks.state, looks.recipe, looks.kept
+    config, model, states = recipe.training, state.model, looks.output / STATES
+    batches = Batches(looks.images, kept, model.device)
+    sampler = ClassSampler(looks.images.labels[kept], exponent=config.class_exponent, seed=recipe.seed)
     dtype = choose_precision(config.precision, model.device)
     parameters, groups = list(model.parameters()), model.parameter_groups()
     total = config.batch_size * processes.count
@@ -170,7 +169,8 @@ def _loop(
             factor = cosine_with_warmup(state.step, steps=config.steps, warmup_steps=config.warmup_steps)
             for group in state.optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor * group["factor"]
-            batch = batches.gather(processes.share(sampler.rows(state.step, batch_size=total)))
+            rows = sampler.rows(state.step, batch_size=total, group=recipe.batch_group)
+            batch = batches.gather(processes.share(rows))
             draws = model.draw_for_training(total, generator=make_generator(recipe.seed, "step", state.step))
             draws = {name: processes.share(drawn) for name, drawn in draws.items()}
             with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -202,7 +202,7 @@ def _loop(
                 sums, counted, began = {}, 0, time.perf_counter()
             update(**shown)
             if log and state.step % config.sample_every == 0:
-                metrics |= _look(state, recipe, images, kept, held_out, log, output)
+                metrics |= looks.look(log, told_apart=metrics.get("told_apart"))
                 began = time.perf_counter()
             if state.step % config.save_every == 0 or number:
                 saved = processes.from_main(lambda: save_state(states, state, keep=config.keep_states))
@@ -216,7 +216,7 @@ def _loop(
 
 
 def _backward(loss: Tensor | dict[str, Tensor], groups: Mapping[str, ParameterGroup]) -> Tensor:
-    """Give the parameters of each group the gradient of the loss of its name alone, and return the sum of the losses."""
+    """Give the parameters of each group the gradient of the loss of its name alone; return the sum of the losses."""
     losses = {"loss": loss} if isinstance(loss, Tensor) else loss
     for number, (name, part) in enumerate(losses.items(), start=1):
         part.backward(inputs=groups[name].parameters, retain_graph=number < len(losses))
@@ -230,41 +230,3 @@ def _not_finite(step: int, loss: Tensor, norm: Tensor, states: Path) -> Training
         f"step {step + 1}: the loss is {loss.item():g} and the norm of its gradient {norm.item():g}, not finite; "
         f"{last}; try a smaller training.learning_rate, training.precision=float32 or a smaller training.gradient_clip"
     )
-
-
-def _look(
-    state: TrainingState,
-    recipe: Recipe,
-    images: LabeledImages,
-    kept: Tensor,
-    held_out: Tensor,
-    log: MetricsLog,
-    output: Path,
-) -> dict[str, float]:
-    """Save a picture of what the averaged model draws now, and measure it on the held-out part."""
-    model = state.averaged
-    some = kept[torch.linspace(0, len(kept) - 1, min(len(kept), 2048)).long()]
-    model.fit_after_training(images.images, images.labels, rows=some)
-    save_samples(model, output / "samples" / f"step-{state.step:06d}.png", seed=recipe.seed)
-    if not len(held_out):
-        return {}
-    scores = model.measure(images.images, images.labels, rows=held_out)
-    numbers = {f"validation_{name}": float(value) for name, value in scores.items() if name != "held_out_images"}
-    log.write(state.step, **numbers)
-    return numbers
-
-
-def _finish(
-    state: TrainingState,
-    recipe: Recipe,
-    images: LabeledImages,
-    kept: Tensor,
-    held_out: Tensor,
-    output: Path,
-) -> None:
-    model = state.averaged.eval()
-    model.fit_after_training(images.images, images.labels, rows=kept)
-    model.recipe = recipe.to_dict()
-    model.scores = model.measure(images.images, images.labels, rows=held_out) if len(held_out) else {}
-    save_samples(model, output / "samples" / "final.png", seed=recipe.seed)
-    model.save(output / MODEL, overwrite=True)

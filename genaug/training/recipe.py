@@ -1,5 +1,6 @@
 """Recipes: YAML files that say what to train and how, checked field by field."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -77,9 +78,21 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.training.batch_size % self.batch_group:
+            raise RecipeError(
+                f"training.batch_size must be a multiple of model.minibatch_std ({self.batch_group}), whose images of "
+                f"one class stand together, got {self.training.batch_size}"
+            )
+
+    @property
+    def batch_group(self) -> int:
+        """How many neighbors in a batch are of one class."""
+        return int(getattr(self.model, "batch_group", 1))
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain values, every field spelled out."""
-        return asdict(self)
+        """Return the recipe as plain values, as JSON has them, every field spelled out."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

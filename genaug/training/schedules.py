@@ -56,9 +56,13 @@ class ClassSampler:
         self.weights = torch.where(self.counts > 0, self.counts.double() ** exponent, 0.0)
         self.seed = seed
 
-    def rows(self, step: int, *, batch_size: int) -> Tensor:
-        """Return the rows (batch_size,) of the data that make the batch of `step`, drawn with replacement."""
+    def rows(self, step: int, *, batch_size: int, group: int = 1) -> Tensor:
+        """Return the rows (batch_size,) of the data that make the batch of `step`, drawn with replacement.
+
+        Each `group` rows that follow each other are of one class; they must divide the batch.
+        """
         generator = make_generator(self.seed, "batch", step)
-        classes = torch.multinomial(self.weights, batch_size, replacement=True, generator=generator)
+        classes = torch.multinomial(self.weights, batch_size // group, replacement=True, generator=generator)
+        classes = classes.repeat_interleave(group)
         place = torch.rand(batch_size, generator=generator, dtype=torch.float64)
         return self.order[self.starts[classes] + (place * self.counts[classes]).long()]

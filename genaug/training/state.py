@@ -27,23 +27,41 @@ class StateFacts:
 
     step: int
     sha256: str
+    best_step: int | None = None
+    best_distance: float | None = None
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
+@dataclass(frozen=True)
+class Best:
+    """The averaged weights whose samples were nearest to real images so far, after which step, and how near."""
+
+    step: int
+    distance: float
+    tensors: dict[str, Tensor]
+
+
 @dataclass
 class TrainingState:
-    """A model in training with its average, its optimizer and the number of steps done."""
+    """A model in training with its average, its optimizer, the number of steps done, and the best average so far."""
 
     model: Model
     ema: AveragedModel
     optimizer: torch.optim.AdamW
     step: int = 0
+    best: Best | None = None
 
     @property
     def averaged(self) -> Model:
         """The averaged model."""
         return self.ema.module  # type: ignore[return-value]
+
+    def keep_if_best(self, distance: float) -> None:
+        """Remember the averaged weights where `distance` is the least so far."""
+        if self.best is None or distance < self.best.distance:
+            tensors = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
+            self.best = Best(self.step, distance, tensors)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the state under one flat set of names."""
@@ -52,6 +70,8 @@ class TrainingState:
         for name, parameter in self.model.named_parameters():
             for key, value in self._moments(parameter).items():
                 tensors[f"optimizer.{name}.{key}"] = value
+        if self.best is not None:
+            tensors |= {f"best.{name}": tensor for name, tensor in self.best.tensors.items()}
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -62,6 +82,9 @@ class TrainingState:
             for name, parameter in self.model.named_parameters():
                 for key, value in self._moments(parameter).items():
                     value.copy_(tensors[f"optimizer.{name}.{key}"])
+        if self.best is not None:
+            for name, tensor in self.best.tensors.items():
+                tensor.copy_(tensors[f"best.{name}"])
 
     def _moments(self, parameter: Tensor) -> dict[str, Tensor]:
         # AdamW makes these at its first step; making them here gives a state that can be saved and restored before it.
@@ -83,7 +106,9 @@ def save_state(states: Path, state: TrainingState, *, keep: int) -> Path:
     if not directory.exists():
         with new_directory(directory, last=FACTS) as aside:
             sha256 = write_tensors(aside / TENSORS, state.tensors())
-            values = asdict(StateFacts(step=state.step, sha256=sha256))
+            best = state.best
+            facts = StateFacts(state.step, sha256, *((None, None) if best is None else (best.step, best.distance)))
+            values = asdict(facts)
             (aside / FACTS).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     for old in list_states(states)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -118,6 +143,9 @@ def load_state(directory: Path, state: TrainingState) -> None:
         CheckpointError: tensors that are damaged or do not fit.
     """
     facts = read_facts(directory)
+    if facts.best_step is not None and facts.best_distance is not None:
+        room = {name: tensor.clone() for name, tensor in state.averaged.state_dict().items()}
+        state.best = Best(facts.best_step, facts.best_distance, room)
     state.restore(read_tensors(directory / TENSORS, describe_tensors(state.tensors()), sha256=facts.sha256))
     state.step = facts.step
 

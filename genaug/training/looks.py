@@ -1,0 +1,104 @@
+"""What is looked at while a model learns and at the end: pictures, scores on the held-out part, the best average."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genaug.data import LabeledImages
+from genaug.errors import TrainingWarning
+from genaug.models import Model
+from genaug.training.logs import MetricsLog, save_samples
+from genaug.training.recipe import Recipe
+from genaug.training.run_folder import MODEL
+from genaug.training.state import TrainingState
+from genaug.training.watch import Watch
+
+MAX_LOGGED_CLASSES = 32
+
+
+@dataclass
+class Looks:
+    """Looks at the averaged model of a run every so often, and writes the model at its end.
+
+    Args:
+        state: of the training.
+        recipe: of the run.
+        images: the data.
+        kept: rows (N,) that are trained on.
+        held_out: rows (M,) that are not; may be none.
+        output: folder of the run.
+    """
+
+    state: TrainingState
+    recipe: Recipe
+    images: LabeledImages
+    kept: Tensor
+    held_out: Tensor
+    output: Path
+    watch: Watch | None = None
+
+    def prepare(self) -> None:
+        """Fit what a watched family's samples are compared in, before the first step."""
+        if self.state.model.watched:
+            self.watch = Watch(
+                self.images,
+                self.kept,
+                self.held_out,
+                seed=self.recipe.seed,
+                steps=self.recipe.training.steps,
+                device=self.state.model.device,
+            )
+
+    def look(self, log: MetricsLog, *, told_apart: float | None) -> dict[str, float]:
+        """Save a picture of what the averaged model draws now, measure it, log and return the figures."""
+        step, model = self.state.step, self.state.averaged
+        some = self.kept[torch.linspace(0, len(self.kept) - 1, min(len(self.kept), 2048)).long()]
+        model.fit_after_training(self.images.images, self.images.labels, rows=some)
+        save_samples(model, self.output / "samples" / f"step-{step:06d}.png", seed=self.recipe.seed)
+        numbers = {f"validation_{name}": float(value) for name, value in self._measure(model).items()}
+        numbers.pop("validation_held_out_images", None)
+        shown = dict(numbers)
+        if self.watch is not None:
+            observation = self.watch.observe(model)
+            self.state.keep_if_best(observation.intra_class_distance)
+            self.watch.report(observation, step=step, told_apart=told_apart)
+            shown["intra_class_distance"] = numbers["intra_class_distance"] = observation.intra_class_distance
+            if len(self.images.classes) <= MAX_LOGGED_CLASSES:
+                numbers |= self._by_class("distance", observation.distance)
+                numbers |= self._by_class("diversity", observation.diversity)
+        if numbers:
+            log.write(step, **numbers)
+        return shown
+
+    def finish(self) -> None:
+        """Write the averaged model, the best of a watched run, with its scores."""
+        model, best, scores = self.state.averaged.eval(), self.state.best, {}
+        if self.watch is not None:
+            self.state.keep_if_best(self.watch.observe(model).intra_class_distance)
+            best = self.state.best
+            assert best is not None
+            model.load_state_dict(best.tensors)
+        model.fit_after_training(self.images.images, self.images.labels, rows=self.kept)
+        if self.watch is not None and best is not None:
+            observation = self.watch.observe(model)
+            scores = {"best_step": best.step, "intra_class_distance": round(observation.intra_class_distance, 4)}
+            if observation.collapsed:
+                message = self.watch.describe(observation, observation.collapsed)
+                warnings.warn(f"of the model that is kept (step {best.step}) {message}", TrainingWarning, stacklevel=2)
+        model.recipe = self.recipe.to_dict()
+        model.scores = scores | self._measure(model)
+        save_samples(model, self.output / "samples" / "final.png", seed=self.recipe.seed)
+        model.save(self.output / MODEL, overwrite=True)
+
+    def _measure(self, model: Model) -> dict[str, Any]:
+        if not len(self.held_out):
+            return {}
+        return model.measure(self.images.images, self.images.labels, rows=self.held_out)
+
+    def _by_class(self, name: str, values: tuple[float | None, ...]) -> dict[str, float]:
+        pairs = zip(self.images.classes, values, strict=True)
+        return {f"{name}/{label}": value for label, value in pairs if value is not None}

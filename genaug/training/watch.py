@@ -1,0 +1,135 @@
+"""Watches a generator while it learns: how near and how varied its samples are, class by class."""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genaug.data import LabeledImages
+from genaug.errors import TrainingWarning, shorten
+from genaug.features import STEPS, fit_features
+from genaug.images import to_float, to_uint8
+from genaug.metrics.fidelity import frechet_distance
+from genaug.models import Model
+from genaug.seeding import make_generator
+
+SAMPLES, LEAST, MOST = 5000, 16, 200  # of all classes together, and of one
+COLLAPSED = 0.2  # share of the real variance below which a class counts as collapsed
+MOST_NAMED = 10  # classes in a message
+WON = 0.99  # share of pairs told apart above which the discriminator counts as having won
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What `Watch.observe` found of the classes that have images.
+
+    Args:
+        distance: Frechet distance of the samples of each class to its held-out images (to its training images where it
+            has fewer than two held-out ones), in the features of a classifier; None of a class without images.
+        diversity: variance of the samples' features over that of the training images of the class; None where these do
+            not vary.
+    """
+
+    distance: tuple[float | None, ...]
+    diversity: tuple[float | None, ...]
+
+    @property
+    def intra_class_distance(self) -> float:
+        """Mean distance over the classes, each counted alike."""
+        found = [value for value in self.distance if value is not None]
+        return sum(found) / len(found)
+
+    @property
+    def collapsed(self) -> list[int]:
+        """Classes whose samples hardly vary."""
+        return [index for index, share in enumerate(self.diversity) if share is not None and share < COLLAPSED]
+
+
+class Watch:
+    """Measures a model's samples in the features of a classifier that is trained on the training part.
+
+    The same latents every time, so that what changes is the model. Where fewer than two classes have images there is
+    nothing to classify, and the features are the pixels of the images, shrunk to at most 8 x 8.
+
+    Args:
+        images: the data.
+        kept: rows (N,) that are trained on.
+        held_out: rows (M,) that are not; may be none.
+        seed: of classifier and samples.
+        steps: of the run; a short run gets a classifier of as many steps, at least 100.
+        device: where the classifier runs.
+    """
+
+    def __init__(
+        self, images: LabeledImages, kept: Tensor, held_out: Tensor, *, seed: int, steps: int, device: torch.device
+    ) -> None:
+        train, self.seed, self.classes = images.subset(kept), seed, images.classes
+        self.extract = _shrink
+        if sum(count > 0 for count in train.counts) > 1:
+            steps = min(STEPS, max(100, steps))
+            self.extract = fit_features(train, seed=seed, steps=steps, device=device).extract
+        found, labels = self.extract(train.images), train.labels
+        own = [found[labels == index] for index in range(max(1, len(self.classes)))]
+        spared = self.extract(images.images[held_out]) if len(held_out) else found[:0]
+        spared_labels = images.labels[held_out]
+        self.variance = [float(rows.var(0, unbiased=False).sum()) if len(rows) else math.nan for rows in own]
+        self.reference = []
+        for index, rows in enumerate(own):
+            others = spared[spared_labels == index]
+            self.reference.append(others if len(others) > 1 else rows)
+        self.present = [index for index, rows in enumerate(own) if len(rows) > 1]
+        self.count = min(MOST, max(LEAST, SAMPLES // max(1, len(self.present))))
+        self._suspected: set[int] = set()
+        self._reported: set[int] = set()
+        self._won = False
+
+    def observe(self, model: Model) -> Observation:
+        """Draw samples of every class and return how near and how varied they are."""
+        distance: list[float | None] = [None] * len(self.reference)
+        diversity: list[float | None] = [None] * len(self.reference)
+        for index in self.present:
+            generator = make_generator(self.seed, "watch", index)
+            samples = model.sample(torch.full((self.count,), index), generator=generator)
+            found = self.extract(to_uint8(samples))
+            distance[index] = frechet_distance(self.reference[index], found)
+            if self.variance[index] > 0:
+                diversity[index] = float(found.var(0, unbiased=False).sum()) / self.variance[index]
+        return Observation(tuple(distance), tuple(diversity))
+
+    def report(self, observation: Observation, *, step: int, told_apart: float | None) -> None:
+        """Warn, once for each, of classes that collapsed at two looks in a row, and of a discriminator that won."""
+        collapsed = set(observation.collapsed)
+        new = sorted((collapsed & self._suspected) - self._reported)
+        self._suspected = collapsed
+        self._reported = (self._reported & collapsed) | set(new)
+        if new:
+            warnings.warn(f"step {step}: {self.describe(observation, new)}", TrainingWarning, stacklevel=2)
+        won = told_apart is not None and told_apart > WON
+        if won and not self._won:
+            warnings.warn(
+                f"step {step}: the discriminator tells {told_apart:.1%} of the pairs apart, from which the generator "
+                "learns little; try more of model.augment, a larger model.penalty or a smaller "
+                "model.discriminator_rate",
+                TrainingWarning,
+                stacklevel=2,
+            )
+        self._won = won
+
+    def describe(self, observation: Observation, classes: list[int]) -> str:
+        """Return in words that `classes` have collapsed, and what to try."""
+        shares = [f"{shorten(self.classes[index], 40)} ({observation.diversity[index]:.2f})" for index in classes]
+        more = f" and {len(classes) - MOST_NAMED} more" if len(classes) > MOST_NAMED else ""
+        return (
+            f"samples of {', '.join(shares[:MOST_NAMED])}{more} hardly vary (variance as a share of that of the "
+            "training images); try model.minibatch_std=4 or more, model.augment, a larger training.batch_size, or a smaller "
+            "training.learning_rate"
+        )
+
+
+def _shrink(images: Tensor) -> Tensor:
+    """Return the pixels of public images (N, C, H, W) in at most 8 x 8 blocks, float32 (N, F)."""
+    size = (min(8, images.shape[2]), min(8, images.shape[3]))
+    return F.adaptive_avg_pool2d(to_float(images).cpu(), size).flatten(1)

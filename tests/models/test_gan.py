@@ -1,0 +1,211 @@
+"""The conditional GAN: its contract on images of many sizes, its networks, and the two losses of a step."""
+
+import pytest
+import torch
+from torch import nn
+
+import genaug
+from genaug import DataError, DataSpec, GenaugError
+from genaug.models import GAN, GANConfig
+from genaug.models.adversarial import discriminator_loss, gradient_penalty
+from genaug.models.diffaugment import augment
+from genaug.training.engine import _backward
+
+NAMES = ("a", "b", "c")
+SIZES = [(1, 8, 8), (1, 28, 28), (1, 40, 24), (3, 32, 32), (2, 5, 17), (1, 1, 3), (1, 1, 1), (4, 2, 7)]
+
+
+def make_gan(size: tuple[int, int, int] = (1, 8, 8), names: tuple[str, ...] = NAMES, **fields: object) -> GAN:
+    torch.default_generator.manual_seed(0)
+    small = {"width": 4, "discriminator_width": 4, "latent_dim": 3, "style_dim": 6}
+    return randomize(GAN(DataSpec(*size, class_names=names), GANConfig(**{**small, **fields}))).eval()
+
+
+def randomize(model: GAN) -> GAN:
+    """Give values to what starts at zero, such as the residual branches."""
+    generator = seeded(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim and not parameter.any():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(count: int = 8, size: tuple[int, int, int] = (1, 8, 8)) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.rand(count, *size, generator=seeded(1))
+    return images, torch.arange(count // 4).remainder(3).repeat_interleave(4)
+
+
+pytestmark = pytest.mark.global_rng  # weights are drawn from it
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_size(size: tuple[int, int, int]) -> None:
+    model = make_gan(size)
+    images = model.sample(torch.tensor([0, 2, 2, 1]), generator=seeded(0))
+    assert images.shape == (4, *size)
+    assert images.dtype == torch.float32
+    assert 0 <= float(images.min()) <= float(images.max()) <= 1
+    assert model.discriminate(images, torch.tensor([0, 2, 2, 1])).shape == (4,)
+    losses, _ = model.training_loss(*batch(size=size), model.draw_for_training(8, generator=seeded(0)))
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_samples_depend_on_generator_and_class_alone() -> None:
+    model = make_gan()
+    labels = torch.arange(3).repeat(20)
+    first = model.sample(labels, generator=seeded(5))
+    torch.testing.assert_close(model.sample(labels, generator=seeded(5), batch_size=7), first)
+    assert not torch.equal(model.sample(labels, generator=seeded(6)), first)
+    latents = torch.randn(1, 3, generator=seeded(0)).expand(3, -1)
+    with torch.no_grad():
+        of_classes = model.generator(latents, torch.arange(3))
+    assert not torch.allclose(of_classes[0], of_classes[1])
+
+
+def test_without_label_classes_come_as_often_as_in_training() -> None:
+    model = make_gan()
+    images = torch.zeros(10, 1, 8, 8)
+    model.fit_after_training(images, torch.tensor([0, 0, 0, 2, 2, 2, 2, 2, 2, 1]), rows=torch.arange(9))
+    assert torch.allclose(model.class_shares, torch.tensor([1 / 3, 0, 2 / 3]))
+    labels = torch.full((3000,), model.null_label)
+    found = model.sample(labels, generator=seeded(0))
+    latents = torch.randn(3000, 3, generator=seeded(0))  # the first that is drawn
+    with torch.no_grad():
+        each = torch.stack([(model.generator(latents, torch.full((3000,), c)) + 1) / 2 for c in range(3)])
+    nearest = (each - found).flatten(2).abs().amax(2).argmin(0)
+    shares = torch.bincount(nearest, minlength=3) / 3000
+    assert torch.allclose(shares, model.class_shares, atol=0.04)
+
+
+def test_without_classes() -> None:
+    model = make_gan(names=())
+    assert model.sample(torch.zeros(3, dtype=torch.int64)).shape == (3, 1, 8, 8)
+
+
+def test_checkpoint_round_trip(tmp_path) -> None:
+    model = make_gan(minibatch_std=0)
+    model.save(tmp_path / "gan")
+    again = genaug.load(tmp_path / "gan")
+    assert isinstance(again, GAN)
+    assert again.config == model.config
+    labels = torch.tensor([0, 1, 2])
+    torch.testing.assert_close(again.sample(labels, generator=seeded(0)), model.sample(labels, generator=seeded(0)))
+    images = torch.rand(3, 1, 8, 8, generator=seeded(1))
+    torch.testing.assert_close(again.discriminate(images, labels), model.discriminate(images, labels))
+
+
+def test_spectral_norm_holds_every_layer_of_the_discriminator() -> None:
+    model = make_gan().train()
+    images, labels = batch()
+    with torch.no_grad():
+        for _ in range(200):  # each forward pass is one power iteration
+            model.discriminator(images, labels)
+    layers = [m for m in model.discriminator.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.Embedding)]
+    norms = [float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), ord=2)) for layer in layers]
+    assert len(norms) > 5
+    assert norms == pytest.approx([1.0] * len(norms), abs=0.02)
+    free = make_gan(spectral_norm=False)
+    assert not any("parametrizations" in name for name in free.discriminator.state_dict())
+
+
+def test_logit_is_a_projection_on_the_class() -> None:
+    model = make_gan(minibatch_std=0)
+    features = {}
+    hook = model.discriminator.to_logit.register_forward_pre_hook(lambda _, args: features.update(f=args[0]))
+    images = batch()[0]
+    with torch.no_grad():
+        logits = [model.discriminator(images, torch.full((8,), c)) for c in range(2)]
+    hook.remove()
+    embeddings = model.discriminator.classes.weight.detach()
+    torch.testing.assert_close(logits[1] - logits[0], features["f"] @ (embeddings[1] - embeddings[0]))
+
+
+def test_the_discriminator_sees_that_images_of_a_group_are_alike() -> None:
+    model = make_gan(minibatch_std=4)
+    images, labels = batch(4)
+    same = images[:1].expand(4, -1, -1, -1)
+    with torch.no_grad():
+        apart, alike = model.discriminator(images, labels), model.discriminator(same, labels)
+        assert not torch.allclose(apart[0], alike[0])
+        alone = model.discriminator(2 * images - 1, labels, alone=True)
+    torch.testing.assert_close(model.discriminate(images, labels), alone)
+    torch.testing.assert_close(model.discriminate(images[2:3], labels[2:3]), alone[2:3])
+    torch.testing.assert_close(
+        model.discriminate((255 * images).round().to(torch.uint8), labels), alone, atol=0.1, rtol=0
+    )
+
+
+@pytest.mark.parametrize("loss", ["hinge", "non-saturating", "wasserstein-gp", "relativistic"])
+def test_losses_are_those_of_augmented_images(loss: str) -> None:
+    model = make_gan(loss=loss)  # in evaluation mode, where spectral norm stays as it is
+    images, labels = batch()
+    draws = model.draw_for_training(8, generator=seeded(4))
+    losses, figures = model.training_loss(images, labels, draws)
+    real = augment(2 * images - 1, draws["augment_real"], policies=model.config.augment)
+    fake = augment(model.generator(draws["latents"], labels), draws["augment_fake"], policies=model.config.augment)
+    logits = model.discriminator(real, labels), model.discriminator(fake, labels)
+    expected = discriminator_loss(loss, *logits)
+    if loss == "non-saturating":
+        expected = expected + 0.5 * gradient_penalty(lambda x: model.discriminator(x, labels), real)
+    if loss == "relativistic":
+        both = [gradient_penalty(lambda x: model.discriminator(x, labels), x) for x in (real, fake)]
+        expected = expected + 0.5 * sum(both)
+    if loss == "wasserstein-gp":
+        torch.testing.assert_close(losses["discriminator"], expected + 10 * figures["penalty"])
+    else:
+        torch.testing.assert_close(losses["discriminator"], expected)
+    assert float(figures["told_apart"]) == pytest.approx(float((logits[0] > logits[1]).float().mean()))
+
+
+def test_each_network_moves_by_its_own_loss_alone() -> None:
+    model = make_gan(loss="relativistic", minibatch_std=0)
+    images, labels = batch()
+    groups = model.parameter_groups()
+    losses, _ = model.training_loss(images, labels, model.draw_for_training(8, generator=seeded(4)))
+    expected = {
+        name: torch.autograd.grad(loss, groups[name].parameters, retain_graph=True, allow_unused=True)
+        for name, loss in losses.items()
+    }
+    total = _backward(losses, groups)
+    assert float(total) == pytest.approx(sum(float(loss.detach()) for loss in losses.values()))
+    for name, gradients in expected.items():
+        for parameter, gradient in zip(groups[name].parameters, gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient)
+    grouped = [parameter for group in groups.values() for parameter in group.parameters]
+    assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in model.parameters()}
+    assert len(grouped) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 0}, "width must be from 1 to 1024, got 0"),
+        ({"augment": ("color", "flip")}, "augment must be of color, translation, cutout"),
+        ({"augment": ("color", "color")}, "each once"),
+        ({"minibatch_std": 1}, "one image has no deviation"),
+        ({"penalty": -1.0}, "penalty must be from 0"),
+        ({"loss": "wasserstein-gp", "penalty": 0.0, "spectral_norm": False}, "kept smooth"),
+        ({"loss": "relativistic", "penalty": 0.0, "spectral_norm": False}, "kept smooth"),
+    ],
+)
+def test_wrong_fields(fields: dict, message: str) -> None:
+    with pytest.raises(GenaugError, match=message):
+        GANConfig(**fields)
+
+
+def test_wrong_calls() -> None:
+    with pytest.raises(GenaugError, match="height and width"):
+        GAN(DataSpec(1, class_names=NAMES))
+    model = make_gan()
+    with pytest.raises(DataError, match="class indices from 0 to 3"):
+        model.sample(torch.tensor([4]))
+    images = torch.rand(2, 1, 8, 8, generator=seeded(0))
+    with pytest.raises(DataError, match="class indices from 0 to 2"):
+        model.discriminate(images, torch.tensor([0, 3]))
+    with pytest.raises(GenaugError, match=r"vary: gan cannot do this; it can: sample"):
+        genaug.models.base.require(model, "vary")

@@ -1,0 +1,210 @@
+"""Training that watches itself: what it measures, what it warns of, and which weights it keeps."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genaug import DataSpec
+from genaug.data import LabeledImages, load_data
+from genaug.errors import RecipeError, TrainingWarning
+from genaug.features import fit_features
+from genaug.images import to_float
+from genaug.metrics.fidelity import frechet_distance
+from genaug.training import load_recipe, train
+from genaug.training.looks import Looks
+from genaug.training.state import Best, list_states, read_facts
+from genaug.training.watch import Observation, Watch
+
+TINY = {
+    "family": "gan",
+    "model": {"width": 4, "discriminator_width": 4, "latent_dim": 4, "style_dim": 8},
+    "training": {"steps": 12, "batch_size": 16, "warmup_steps": 2, "save_every": 3, "log_every": 2, "sample_every": 4},
+}
+CPU = torch.device("cpu")
+
+
+def recipe(**training: object) -> dict:
+    return {**TINY, "training": {**TINY["training"], **training}}
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabeledImages:
+    return load_data("digits").subset(torch.arange(400))
+
+
+class Copier:
+    """Samples are images of `data`: of every class in `stuck` the same one, of others any of `rows` each."""
+
+    def __init__(self, data: LabeledImages, *, stuck: tuple[int, ...] = (), images: int = 1000) -> None:
+        self.data, self.stuck, self.images = data, stuck, images
+
+    def sample(self, labels: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+        rows = []
+        for label in labels.tolist():
+            members = torch.nonzero(self.data.labels == label).flatten()[: 1 if label in self.stuck else self.images]
+            rows.append(members[torch.randint(len(members), (1,), generator=generator)])
+        return to_float(self.data.images[torch.cat(rows)])
+
+
+def make_watch(data: LabeledImages, held_out: int = 0) -> Watch:
+    rows = torch.arange(len(data))
+    return Watch(data, rows[held_out:], rows[:held_out], seed=0, steps=100, device=CPU)
+
+
+def test_distance_and_diversity_are_those_of_features(digits: LabeledImages) -> None:
+    watch, model = make_watch(digits, held_out=150), Copier(digits)
+    found = watch.observe(model)
+    kept, spared = digits.subset(torch.arange(150, 400)), digits.subset(torch.arange(150))
+    features = fit_features(kept, seed=0, steps=100, device="cpu")
+    from genaug.seeding import make_generator
+
+    for label in (0, 7):
+        images = model.sample(torch.full((watch.count,), label), generator=make_generator(0, "watch", label))
+        drawn = features.extract((255 * images).round().to(torch.uint8))
+        reference = features.extract(spared.images[spared.labels == label])
+        own = features.extract(kept.images[kept.labels == label])
+        assert found.distance[label] == pytest.approx(frechet_distance(reference, drawn), rel=1e-6)
+        ratio = drawn.var(0, unbiased=False).sum() / own.var(0, unbiased=False).sum()
+        assert found.diversity[label] == pytest.approx(float(ratio), rel=1e-4)
+    assert found.intra_class_distance == pytest.approx(sum(found.distance) / 10)
+
+
+def test_a_copy_of_the_data_is_nearer_than_a_collapsed_one(digits: LabeledImages) -> None:
+    watch = make_watch(digits, held_out=150)
+    varied, stuck = watch.observe(Copier(digits)), watch.observe(Copier(digits, stuck=(3, 8)))
+    assert varied.collapsed == []
+    assert stuck.collapsed == [3, 8]
+    assert all(share > 0.6 for share in varied.diversity)
+    assert stuck.distance[3] > 1.5 * varied.distance[3]
+    assert stuck.intra_class_distance > varied.intra_class_distance
+
+
+def test_collapse_is_reported_once_after_two_looks_and_again_after_it_went_away(digits: LabeledImages) -> None:
+    watch = make_watch(digits)
+    fine, stuck = watch.observe(Copier(digits)), watch.observe(Copier(digits, stuck=(3,)))
+
+    def reported(observation: Observation, step: int) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            watch.report(observation, step=step, told_apart=0.6)
+        return [str(warning.message) for warning in caught]
+
+    assert [bool(reported(look, step)) for step, look in enumerate([stuck, stuck, stuck, fine, stuck])] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    (message,) = reported(stuck, 77)
+    assert message.startswith("step 77: samples of '3' (0.00) hardly vary")
+    assert "try model.minibatch_std" in message
+
+
+def test_a_discriminator_that_wins_is_reported_once(digits: LabeledImages) -> None:
+    watch = make_watch(digits)
+    fine = watch.observe(Copier(digits))
+    with pytest.warns(TrainingWarning, match=r"step 5: the discriminator tells 99.8% of the pairs apart.*try"):
+        watch.report(fine, step=5, told_apart=0.998)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch.report(fine, step=6, told_apart=0.999)
+        watch.report(fine, step=7, told_apart=0.7)
+    with pytest.warns(TrainingWarning, match="step 8"):
+        watch.report(fine, step=8, told_apart=0.998)
+
+
+def test_one_class_is_compared_in_pixels(digits: LabeledImages) -> None:
+    spec = DataSpec(1, 8, 8, ("digit",))
+    one = LabeledImages(digits.images[:50], torch.zeros(50, dtype=torch.int64), spec)
+    found = make_watch(one).observe(Copier(one))
+    assert found.diversity[0] == pytest.approx(1.0, abs=0.2)
+    assert make_watch(one).observe(Copier(one, stuck=(0,))).diversity == (0.0,)
+
+
+def test_classes_without_images_or_with_one_are_left_out(digits: LabeledImages) -> None:
+    rows = torch.cat([torch.nonzero(digits.labels < 8).flatten(), torch.nonzero(digits.labels == 8).flatten()[:1]])
+    found = make_watch(digits.subset(rows)).observe(Copier(digits))
+    assert [value is None for value in found.distance] == [False] * 8 + [True, True]
+
+
+@pytest.fixture(scope="module")
+def finished(digits, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)  # twelve steps are too few
+        return train(recipe(validation_fraction=0.2), data=digits, output=output, device="cpu", progress=False)
+
+
+@pytest.mark.filterwarnings("ignore::genaug.errors.TrainingWarning")
+@pytest.mark.parametrize("step", [5, 8, 11])
+def test_resumed_runs_keep_the_same_best(digits, finished, tmp_path, step) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(done: int) -> None:
+        if done == step:
+            raise Stop
+
+    options = {"data": digits, "output": tmp_path / "run", "device": "cpu", "progress": False}
+    with pytest.raises(Stop):
+        train(recipe(validation_fraction=0.2), **options, on_step=stop)
+    result = train(recipe(validation_fraction=0.2), **options, resume=True)
+    assert result.scores == finished.scores
+    one, two = (load_file(run.path / "model.safetensors") for run in (result, finished))
+    assert all(torch.equal(one[name], two[name]) for name in two)
+    states = [load_file(list_states(run.output / "states")[-1] / "state.safetensors") for run in (result, finished)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
+
+
+def test_the_best_look_is_kept_and_logged(finished) -> None:
+    lines = [json.loads(line) for line in (finished.output / "metrics.jsonl").read_text().splitlines()]
+    looks = {line["step"]: line for line in lines if "intra_class_distance" in line}
+    assert list(looks) == [4, 8, 12]
+    best = min(looks, key=lambda step: looks[step]["intra_class_distance"])
+    assert finished.scores["best_step"] == best
+    assert finished.scores["intra_class_distance"] == pytest.approx(looks[best]["intra_class_distance"], abs=1e-4)
+    by_class = [looks[best][f"distance/{digit}"] for digit in range(10)]
+    assert looks[best]["intra_class_distance"] == pytest.approx(sum(by_class) / 10)
+    facts = read_facts(list_states(finished.output / "states")[-1])
+    assert facts.best_step == best
+
+
+def test_an_earlier_average_is_written_where_it_was_nearer(digits, finished, tmp_path) -> None:
+    from genaug.training.engine import _build
+
+    made = load_recipe(recipe())
+    state = _build(made, digits, CPU)
+    rows = torch.arange(len(digits))
+    looks = Looks(state, made, digits, rows, rows[:0], tmp_path)
+    looks.prepare()
+    earlier = {name: tensor.clone() for name, tensor in finished.model.state_dict().items()}
+    state.best = Best(step=3, distance=0.0, tensors=earlier)
+    state.step = 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)
+        looks.finish()
+    assert looks.state.averaged.scores["best_step"] == 3
+    written = load_file(tmp_path / "model" / "model.safetensors")
+    names = [name for name in written if name != "class_shares"]  # counted anew
+    assert all(torch.equal(written[name], earlier[name]) for name in names)
+
+
+def test_a_collapsed_result_is_reported_at_the_end(digits, tmp_path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(recipe(learning_rate=0.0), data=digits, output=tmp_path / "run", device="cpu", progress=False)
+    messages = [str(warning.message) for warning in caught if warning.category is TrainingWarning]
+    assert [message.split(" samples of ")[0] for message in messages] == [
+        "step 8:",  # at the second look
+        "of the model that is kept (step 4)",
+    ]
+
+
+def test_a_batch_that_cannot_be_grouped_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"batch_size must be a multiple of model.minibatch_std \(4\).*got 18"):
+        load_recipe(recipe(batch_size=18))
