@@ -37,12 +37,13 @@ def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | Non
         one; images that stand under several classes; images shared with each other part.
 
     Raises:
-        DataError: no images.
+        DataError: no images, or several that are all the same.
 
     >>> import torch
     >>> from genaug.spec import DataSpec
-    >>> images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
-    >>> data = LabeledImages(images, torch.tensor([0, 0, 1]), DataSpec(1, 8, 8, ("a", "b")))
+    >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    >>> images[3, 0, 0, 0] = 255
+    >>> data = LabeledImages(images, torch.tensor([0, 0, 1, 1]), DataSpec(1, 8, 8, ("a", "b")))
     >>> check = check_data(data)
     >>> check.repeated, check.conflicting, check.constant
     (2, 3, 3)
@@ -50,6 +51,8 @@ def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | Non
     if not len(data):
         raise DataError("data must hold at least one image, got none")
     places, targets = _by_content(data), data.targets
+    if len(places) == 1 < len(data):
+        raise DataError(f"data must hold different images, got {len(data)} times the same; look how they are read")
     classes = {key: {targets[row] for row in rows} for key, rows in places.items()}
     conflicting = [key for key, found in classes.items() if len(found) > 1]
     lowest, highest = data.images.amin((1, 2, 3)), data.images.amax((1, 2, 3))

@@ -183,18 +183,20 @@ class GAN(Model):
     def sample(self, labels: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 256) -> Tensor:
         """Return new images (N, C, H, W), float32 in [0, 1], of the classes `labels` (N,).
 
-        For the null class, "no label", the class is drawn too, as often as training had it. The result depends on
-        `generator` alone (on torch's global one without it), not on `batch_size`, beyond rounding.
+        For the null class, "no label", and for classes that training had no images of, the class is drawn too, as often
+        as training had it. The result depends on `generator` alone (on torch's global one without it), not on
+        `batch_size`, beyond rounding.
 
         Raises:
             DataError: labels of another type, or out of range.
         """
         labels = self.check_labels(labels, len(labels))
         latents = draw((len(labels), self.config.latent_dim), generator, self.device)
-        if self.spec.num_classes and bool((labels == self.null_label).any()):
+        known = torch.cat([self.class_shares > 0, self.class_shares.new_zeros(1, dtype=torch.bool)])
+        if self.spec.num_classes and not bool(known[labels].all()):
             points = draw_uniform((len(labels),), generator, self.device)
             drawn = torch.searchsorted(self.class_shares.cumsum(0), points, right=True).clamp(max=self.null_label - 1)
-            labels = torch.where(labels == self.null_label, drawn, labels)
+            labels = torch.where(known[labels], labels, drawn)
         with inference(self):
             chunks = split_batches(batch_size, latents, labels)
             return from_model(torch.cat([self.generator(z, y) for z, y in chunks]))

@@ -124,8 +124,8 @@ class Watch:
         more = f" and {len(classes) - MOST_NAMED} more" if len(classes) > MOST_NAMED else ""
         return (
             f"samples of {', '.join(shares[:MOST_NAMED])}{more} hardly vary (variance as a share of that of the "
-            "training images); try model.minibatch_std=4 or more, model.augment, a larger training.batch_size, or a smaller "
-            "training.learning_rate"
+            "training images); try model.minibatch_std=4 or more, model.augment, a larger training.batch_size or a "
+            "smaller training.learning_rate"
         )
 
 

@@ -53,7 +53,7 @@ def test_scarce_empty_and_blank():
 
 
 def test_images_that_were_scaled_twice():
-    assert any("scaled twice" in warning for warning in check_data(plant(noise(6) // 255, [0, 0, 1, 1, 2, 2])).warnings)
+    assert any("scaled twice" in warning for warning in check_data(plant(noise(6) // 128, [0, 0, 1, 1, 2, 2])).warnings)
 
 
 def test_names_that_look_like_markup_are_printed_as_they_are(capsys):
@@ -61,6 +61,11 @@ def test_names_that_look_like_markup_are_printed_as_they_are(capsys):
     shown = capsys.readouterr().err
     assert "[red]cat" in shown
     assert "x[/b]" in shown
+
+
+def test_images_that_are_all_the_same():
+    with pytest.raises(DataError, match=r"data must hold different images, got 6 times the same"):
+        check_data(plant(noise(1).repeat(6, 1, 1, 1), [0, 0, 1, 1, 2, 2]))
 
 
 def test_no_images():
