@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from genaug import adapters, evaluate, transforms
+    from genaug import adapters, evaluate, filters, transforms
     from genaug.bank import RefreshingBank, SampleBank
     from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError
     from genaug.mixing import MixedDataset, MixedLoader, SyntheticDataset, balance
@@ -32,6 +32,7 @@ _HOMES = {
     "adapters": "genaug",
     "balance": "genaug.mixing",
     "evaluate": "genaug",
+    "filters": "genaug",
     "list_models": "genaug.zoo",
     "load": "genaug.zoo",
     "train": "genaug.training",
@@ -50,6 +51,7 @@ __all__ = [  # noqa: RUF022 (grouped by use)
     "MixedDataset",
     "MixedLoader",
     "balance",
+    "filters",
     "transforms",
     "adapters",
     "evaluate",

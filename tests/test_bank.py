@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from genaug.bank import SampleBank
 from genaug.bank.sampling import write_samples
+from genaug.bank.selection import Selection, Tally
 from genaug.checkpoint import make_header
+from genaug.data import load_data
 from genaug.errors import DataError, DataWarning, GenaugError
 from genaug.models import VAE, VAEConfig
 from genaug.spec import DataSpec
@@ -217,7 +219,10 @@ def scarce(images: Tensor, labels: Tensor) -> Tensor:
 
 def test_fewer_samples_where_filters_reject_nearly_all(tmp_path: Path) -> None:
     # 300 and 200 samples of classes 1 and 2 are drawn at most, in chunks of 8, 8, 16, 32, 64, 128, 128
-    expected = r"fewer samples than wanted of 2 of 3 classes: 'bee' 2 of 3 wanted \(384 drawn\), 'cat' 1 of 2 wanted"
+    expected = (
+        r"fewer samples than wanted of 2 of 3 classes: 'bee' 2 of 3 wanted \(384 drawn; accepted by scarce 0.5%\), "
+        r"'cat' 1 of 2 wanted \(256 drawn; accepted by scarce 0.4%\); loosen"
+    )
     banks = []
     for path in (None, tmp_path / "bank"):
         with pytest.warns(DataWarning, match=expected) as caught:
@@ -240,7 +245,7 @@ def test_fewer_samples_where_filters_reject_nearly_all(tmp_path: Path) -> None:
 
 
 def test_a_class_of_which_nothing_is_found(tmp_path: Path) -> None:
-    with pytest.warns(DataWarning, match=r"1 of 3 classes: 'cat' 0 of 2 wanted \(256 drawn\); loosen"):
+    with pytest.warns(DataWarning, match=r"1 of 3 classes: 'cat' 0 of 2 wanted \(256 drawn; .* 0.0%\); loosen"):
         bank = make([2, 0, 2], filters=[lambda images, labels: labels == 0], short="fewer", path=tmp_path / "bank")
     assert bank.counts == [2, 0, 0]
     assert bank.provenance.acceptance == (1.0, None, 0.0)
@@ -258,7 +263,7 @@ def test_no_sample_of_any_class_is_an_error(tmp_path: Path) -> None:
 def test_a_warning_names_at_most_ten_classes() -> None:
     source = LinearSource(DataSpec(3, 6, 5, tuple(f"c{index}" for index in range(14))))
     with pytest.warns(
-        DataWarning, match=r"of 13 of 14 classes: 'c1' 0 .* 'c10' 0 of 1 wanted \(128 drawn\), and 3 more;"
+        DataWarning, match=r"of 13 of 14 classes: 'c1' 0 .* 'c10' 0 of 1 wanted \(128 drawn; .*\), and 3 more;"
     ):
         SampleBank.generate(
             source, 1, seed=0, filters=[lambda images, labels: labels == 0], short="fewer", progress=False
@@ -285,7 +290,7 @@ def test_memory_stays_bounded_where_fewer_are_found(tmp_path: Path) -> None:
 import resource, sys, torch, warnings
 from pathlib import Path
 from types import SimpleNamespace
-from genaug.bank import SampleBank, drawing
+from genaug.bank import SampleBank
 from genaug.spec import DataSpec
 
 def sample(labels, *, generator=None):
@@ -295,11 +300,10 @@ def write(name, count):
     source = SimpleNamespace(spec=DataSpec(3, 128, 128, ("a",)), sample=sample)
     half = lambda images, labels: torch.arange(len(images)) % 2 == 0
     return SampleBank.generate(
-        source, count, seed=0, filters=[half], short="fewer", path=Path(sys.argv[1], name), progress=False
+        source, count, seed=0, filters=[half], short="fewer", max_draws=1, path=Path(sys.argv[1], name), progress=False
     )
 
 warnings.simplefilter("ignore")
-drawing.MAX_DRAWS = 1
 write("small", 384)
 heap = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])
 resource.setrlimit(resource.RLIMIT_DATA, ((heap + 48 * 1024) * 1024,) * 2)  # bytes; mapped files do not count
@@ -307,6 +311,131 @@ print(len(write("large", 4096)))
 """
     result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     assert int(result.stdout) == 2048
+
+
+# --- how many are drawn, and what of them each filter accepts
+
+
+def test_at_most_as_many_are_drawn_as_allowed(tmp_path: Path) -> None:
+    for path in (None, tmp_path / "bank"):
+        source = LinearSource()
+        with pytest.raises(
+            DataError, match=r"'bee': 2 of 64 drawn, 4 wanted; .* raise max_draws \(12\), ask for fewer"
+        ):
+            SampleBank.generate(
+                source, {"bee": 4}, seed=0, filters=[first_of_wide], path=path, progress=False, max_draws=12
+            )
+        assert source.draws == 8 + 8 + 16 + 32  # 12 x 4 = 48 are not reached before the last of these chunks
+    assert list(tmp_path.iterdir()) == []
+    source = LinearSource()
+    bank = SampleBank.generate(source, {"bee": 4}, seed=0, filters=[first_of_wide], progress=False, max_draws=33)
+    assert (bank.counts[1], source.draws) == (4, 8 + 8 + 16 + 32 + 64 + 128)
+
+
+def first_of_wide(images: Tensor, labels: Tensor) -> Tensor:
+    """The first of every chunk of at least 16."""
+    return (torch.arange(len(images)) == 0) & (len(images) >= 16)
+
+
+@pytest.mark.parametrize("max_draws", [0, -1, 1.5, True, "9", None])
+def test_a_number_of_draws_that_is_none(max_draws: Any, tmp_path: Path) -> None:
+    for path in (None, tmp_path / "bank"):
+        with pytest.raises(DataError, match=r"max_draws must be an integer of at least 1, .* got"):
+            make(max_draws=max_draws, path=path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("filters", [bright, [bright, 3], None, {bright}, "bright"])
+def test_filters_must_be_a_list(filters: Any) -> None:
+    with pytest.raises(DataError, match="filters must be a list of functions or filters, got"):
+        make(filters=filters)
+
+
+def test_acceptance_of_each_filter_is_stored(tmp_path: Path) -> None:
+    def even(images: Tensor, labels: Tensor) -> Tensor:
+        return torch.arange(len(images)) % 2 == 0
+
+    def some(images: Tensor, labels: Tensor) -> Tensor:
+        return torch.arange(len(images)) % 8 < 3 + labels
+
+    bank = make([20, 0, 3], filters=[even, some, even], path=tmp_path / "bank")
+    # 20 of class 0 need all of 8, 8, 16, 32, 64, of which 0 and 2 of each 8 pass; 3 of class 2 need the first 8
+    assert bank.provenance.acceptance == (0.25, None, 3 / 8)
+    found = [(one.name, one.rates) for one in bank.provenance.filter_acceptance]
+    assert found == [("even", (0.5, None, 0.5)), ("some", (3 / 8, None, 5 / 8)), ("even", (0.5, None, 0.5))]
+    assert SampleBank.open(tmp_path / "bank").provenance == bank.provenance
+    assert json.loads((tmp_path / "bank/provenance.json").read_text())["filter_acceptance"][1] == {
+        "name": "some",
+        "rates": [0.375, None, 0.625],
+    }
+    bank.export(tmp_path / "copy", format="bank")
+    assert SampleBank.open(tmp_path / "copy").provenance == bank.provenance
+    memory = make([20, 0, 3], filters=[even, some, even])
+    assert memory.provenance.filter_acceptance == bank.provenance.filter_acceptance
+
+
+def test_acceptance_of_each_filter_where_fewer_are_found(tmp_path: Path) -> None:
+    with pytest.warns(DataWarning, match="accepted by scarce 0.5%, bright"):
+        bank = make([5, 3, 2], filters=[scarce, bright], short="fewer", path=tmp_path / "bank")
+    wide = make([0, 384, 0])
+    own = float(bright(all_images(wide), wide.labels).double().mean())
+    assert [one.rates[1] for one in bank.provenance.filter_acceptance] == pytest.approx([2 / 384, own])
+    assert SampleBank.open(tmp_path / "bank").provenance == bank.provenance
+
+
+def test_banks_without_the_acceptance_of_each_filter_open(tmp_path: Path) -> None:
+    bank = make([10, 10, 0], filters=[bright], path=tmp_path / "bank")
+    values = json.loads((tmp_path / "bank/provenance.json").read_text())
+    del values["filter_acceptance"]
+    (tmp_path / "bank/provenance.json").write_text(json.dumps(values))
+    older = SampleBank.open(tmp_path / "bank")
+    assert older.provenance.filter_acceptance == ()
+    assert older.provenance.acceptance == bank.provenance.acceptance
+    older.export(tmp_path / "copy", format="bank")
+    assert SampleBank.open(tmp_path / "copy").provenance == older.provenance
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([{"name": "dark", "rates": [0.5, 0.5, None]}], "must be of the filters .*bright.*, got .*dark"),
+        ([{"name": "bright", "rates": [0.5, 0.5, None]}] * 2, "must be of the filters"),
+        ([{"name": "bright", "rates": [0.5, 0.5]}], "one rate for each of 3 classes, got 2"),
+        ([{"name": "bright", "rates": [0.5, 1.5, None]}], "from 0 to 1, or null"),
+        ([{"name": "bright", "rates": [0.5, -0.5, None]}], "from 0 to 1, or null"),
+        ([{"name": "bright", "rates": [0.5, "1", None]}], "rates"),
+        ([{"name": "bright", "rates": [0.5, True, None]}], "rates"),
+        ([{"name": "bright"}], "rates"),
+        ([{"name": "bright", "rates": [0.5, 0.5, None], "more": 1}], "more"),
+        ({"bright": [0.5, 0.5, None]}, "filter_acceptance"),
+        (None, "filter_acceptance"),
+    ],
+)
+def test_bad_acceptance_of_filters(value: Any, message: str, tmp_path: Path) -> None:
+    make([10, 10, 0], filters=[bright], path=tmp_path / "bank")
+    edit(tmp_path / "bank", filter_acceptance=value)
+    with pytest.raises(DataError, match=message) as problem:
+        SampleBank.open(tmp_path / "bank")
+    assert str(problem.value).startswith(f"{tmp_path / 'bank/provenance.json'}.filter_acceptance")
+
+
+def test_filters_say_which_classes_they_know_before_any_sample_is_drawn(tmp_path: Path) -> None:
+    class Known:
+        spec = SPEC
+
+        def check_classes(self, classes: Tensor) -> None:
+            if 1 in classes:
+                raise DataError("data must have images of bees")
+
+        def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+            return torch.ones(len(images), dtype=torch.bool)
+
+    source = LinearSource()
+    for path in (None, tmp_path / "bank"):
+        with pytest.raises(DataError, match="images of bees"):
+            SampleBank.generate(source, 1, seed=0, filters=[Known()], path=path, progress=False)
+    assert source.draws == 0
+    assert make([2, 0, 2], filters=[Known()]).counts == [2, 0, 2]
 
 
 def test_filters_of_other_classes_are_refused(tmp_path: Path) -> None:
@@ -929,19 +1058,67 @@ for format in ("imagefolder", "bank", "parquet"):
 # --- straight into a format
 
 
-def write(path: Path, source: Any, counts: Any, *, format: str, overwrite: bool = False) -> int:
-    return write_samples(path, source, counts, seed=7, format=format, overwrite=overwrite, progress=False)
+def write(path: Path, source: Any, counts: Any, *, overwrite: bool = False, **options: Any) -> list[Tally]:
+    return write_samples(path, source, counts, seed=7, overwrite=overwrite, progress=False, **options)
 
 
 @pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
 def test_samples_in_a_format_are_those_of_an_export(tmp_path: Path, format: Any) -> None:
     for source, counts in ((LinearSource(), [4, 0, 9]), (LinearSource(), [3, 0, 5])):
-        assert write(tmp_path / "direct", source, counts, format=format, overwrite=True) == sum(counts)
+        found = write(tmp_path / "direct", source, counts, format=format, overwrite=True)
+        assert [tally.found for tally in found] == counts
     make(path=tmp_path / "bank").export(tmp_path / "export", format=format)
     files = snapshot(tmp_path)
     direct, export = ({k[6:]: v for k, v in files.items() if k.startswith(name)} for name in ("direct", "export"))
     assert direct == export
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bank", "direct", "export"]
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_a_selection_is_written_and_counted(tmp_path: Path, format: Any) -> None:
+    selection = Selection([scarce], "fewer")
+    tallies = write(tmp_path / "direct", LinearSource(), [5, 3, 0], format=format, selection=selection)
+    assert tallies == [Tally(5, 5, 8, 8, (8,)), Tally(3, 2, 384, 2, (2,)), Tally(0, passed=(0,))]
+    assert [tally.rates for tally in tallies] == [(1.0,), (2 / 384,), (None,)]
+    with pytest.warns(DataWarning):
+        make([5, 3, 0], filters=[scarce], short="fewer").export(tmp_path / "export", format=format)
+    files = snapshot(tmp_path)
+    assert len([file for file in files if file.startswith("direct")]) == len(files) // 2
+    for name in [file for file in files if file.startswith("direct")]:
+        assert files[name] == files["export" + name.removeprefix("direct")]
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "bank", "parquet"])
+def test_what_an_inspection_finds_is_kept_with_the_samples(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, format: Any
+) -> None:
+    from datasets import load_dataset
+    from torchvision.datasets import ImageFolder
+
+    seen = []
+
+    def inspect(bank: SampleBank) -> dict[str, Any]:
+        seen.append(all_images(bank))
+        assert not (tmp_path / "out").exists()
+        return {"hash": bank.provenance.images_sha256}
+
+    where = tmp_path / ("out.memorization.json" if format == "parquet" else "out/memorization.json")
+    write(tmp_path / "out", LinearSource(), [3, 0, 5], format=format, inspect=inspect)
+    assert torch.equal(seen[0], all_images(make()))
+    make(path=tmp_path / "bank")
+    assert json.loads(where.read_text()) == {"hash": SampleBank.open(tmp_path / "bank").provenance.images_sha256}
+    if format == "imagefolder":
+        read = load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path_factory.mktemp("hf")))
+        assert len(read["train"]) == len(ImageFolder(tmp_path / "out")) == len(load_data(tmp_path / "out")) == 8
+    elif format == "bank":
+        assert torch.equal(all_images(SampleBank.open(tmp_path / "out")), seen[0])
+    else:
+        (tmp_path / "out").unlink()
+        with pytest.raises(GenaugError, match="out.memorization.json: exists already"):
+            write(tmp_path / "out", LinearSource(), 1, format=format)
+    write(tmp_path / "out", LinearSource(), 1, format=format, overwrite=True)
+    assert not where.exists()  # it was not of these samples
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bank", "out"]
 
 
 @pytest.mark.parametrize(
@@ -973,7 +1150,7 @@ def test_nothing_is_drawn_where_it_cannot_be_written(tmp_path: Path, place: str,
     (tmp_path / "file").write_text("dear")
     source = LinearSource()
     if place == "empty" and format != "parquet":
-        assert write(tmp_path / place, source, 2, format=format) == 6
+        assert len(write(tmp_path / place, source, 2, format=format)) == 3
         return
     with pytest.raises(GenaugError):
         write(tmp_path / place, source, 2, format=format)

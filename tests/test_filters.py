@@ -1,5 +1,6 @@
 """Filters: every verdict against a computation of its own, in any batch and order, and what is refused."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from genaug.filters import (
     classifier,
 )
 from genaug.filters.base import class_quantiles
+from genaug.images import to_uint8
+from genaug.models import GAN, GANConfig
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 ROUNDING = 1e-4  # how far rounding moves a distance between batches of other sizes
@@ -447,31 +450,32 @@ def toy() -> DiscriminatorRejection:
 
 def test_calibration_finds_the_true_ratio(toy) -> None:
     assert toy.slope == pytest.approx(1 / 3, rel=0.1)
-    assert toy.offset == pytest.approx(-2 / 3, abs=0.1)
+    assert toy.offset == pytest.approx(float(LOG_RATIOS.mean()), abs=0.1)
+    assert toy.centers.tolist() == pytest.approx([3 * float(LOG_RATIOS.mean()) + 2] * 2, abs=0.2)
 
 
-def test_calibration_does_not_depend_on_the_shares_of_the_classes() -> None:
-    """Samples are drawn equally often of each class, held-out images are not; the classes' scores differ by 6."""
+def test_calibration_does_not_depend_on_levels_and_shares_of_the_classes(toy) -> None:
+    """Samples are drawn equally often of each class, held-out images are not; the classes' scores differ by 60."""
 
     def score(images: Tensor, labels: Tensor) -> Tensor:
-        return toy_score(images, labels) + 6 * labels
+        return toy_score(images, labels) + 60 * labels
 
-    found = [
-        DiscriminatorRejection(score, TOY_SOURCE, held_out=toy_real(share=share), seed=3, burn_in=2000)
-        for share in (0.5, 0.05)
-    ]
-    middles = [-check.offset / check.slope for check in found]  # the score where both kinds are as likely
-    assert middles[0] == pytest.approx(2 + 3, abs=1)
-    assert middles[1] == pytest.approx(2 + 0.3, abs=1)
-    for check in found:
-        assert check.highest[1] > check.highest[0]
+    for share in (0.5, 0.05):
+        check = DiscriminatorRejection(score, TOY_SOURCE, held_out=toy_real(share=share), seed=3, burn_in=2000)
+        assert check.slope == pytest.approx(toy.slope, rel=0.1)
+        assert check.offset == pytest.approx(toy.offset, abs=0.1)
+        assert check.centers.tolist() == pytest.approx((toy.centers + torch.tensor([0, 60])).tolist(), rel=1e-5)
+        assert check.gamma.tolist() == pytest.approx(toy.gamma.tolist(), abs=0.2)
 
 
 def test_calibration_is_that_of_logistic_regression(toy) -> None:
     """Of scikit-learn, which takes soft targets as two rows with weights."""
     real = toy_real()
     drawn = [toy._score_source(TOY_SOURCE, index, 2000, 3).numpy() for index in (0, 1)]
-    scores = np.concatenate([toy_score(real.images, real.labels).numpy(), *drawn])
+    centers = np.array([scores.mean() for scores in drawn])
+    assert toy.centers.tolist() == pytest.approx(centers.tolist())
+    of_real = toy_score(real.images, real.labels).numpy() - centers[real.labels]
+    scores = np.concatenate([of_real, *(own - center for own, center in zip(drawn, centers, strict=True))])
     weights = np.concatenate([np.ones(4000), *(np.full(2000, count / 2000) for count in real.counts)])
     targets = np.concatenate([np.full(4000, 4001 / 4002), np.full(4000, 1 / 4002)])
     line = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(
@@ -490,7 +494,7 @@ def test_probabilities_are_those_of_the_paper(percentile) -> None:
     )
     for index in (0, 1):
         scores = check._score_source(TOY_SOURCE, index, 300, 3).numpy()
-        logits = check.slope * scores + check.offset
+        logits = check.slope * (scores - scores.mean()) + check.offset
         highest = logits.max()
         below = np.minimum(logits, highest) - highest
         values = below - np.log(1 - np.exp(below - 1e-6))
@@ -498,7 +502,7 @@ def test_probabilities_are_those_of_the_paper(percentile) -> None:
         assert float(check.gamma[index]) == pytest.approx(np.percentile(values, percentile), rel=1e-6)
     images = toy_images(torch.arange(LEVELS), torch.Generator().manual_seed(0))
     labels = torch.ones(LEVELS, dtype=torch.int64)
-    logits = check.slope * (3 * LOG_RATIOS.numpy() + 2) + check.offset
+    logits = check.slope * (3 * LOG_RATIOS.numpy() + 2 - float(check.centers[1])) + check.offset
     below = logits - float(check.highest[1])
     expected = expit(below - np.log(1 - np.exp(below - 1e-6)) - float(check.gamma[1]))
     assert np.allclose(check.probabilities(images, labels), expected, rtol=1e-6)
@@ -580,6 +584,55 @@ def test_a_network_runs_where_it_is_and_in_evaluation_mode(device, model, test_p
     )
     assert torch.equal(mask, plain(*samples))
     assert not check.probabilities(*(part[:5] for part in samples)).requires_grad
+
+
+@pytest.fixture(scope="module")
+def gan(train_part) -> GAN:
+    """A GAN whose generator has not learned anything, and whose discriminator somewhat."""
+    config = GANConfig(width=4, discriminator_width=4, latent_dim=4, style_dim=8, minibatch_std=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = GAN(train_part.spec, config)
+    optimizer = torch.optim.Adam(model.discriminator.parameters(), lr=3e-3)
+    for _ in range(20):
+        rows = torch.randint(len(train_part), (32,), generator=generator)
+        draws = model.draw_for_training(32, generator=generator)
+        losses, _ = model.training_loss(train_part.images[rows], train_part.labels[rows], draws)
+        optimizer.zero_grad()
+        losses["discriminator"].backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_discriminator_of_a_gan_judges_its_samples(device, gan, test_part) -> None:
+    model = copy.deepcopy(gan).to(device).train()
+    check = DiscriminatorRejection(model, model, held_out=test_part, seed=0, burn_in=60)
+    plain = DiscriminatorRejection(
+        lambda images, labels: model.discriminate(images, labels), model, held_out=test_part, seed=0, burn_in=60
+    )
+    bank = SampleBank.generate(model, 8, seed=1, filters=[check], progress=False)
+    (rates,) = (one.rates for one in bank.provenance.filter_acceptance)
+    assert rates == check.acceptance
+    assert all(0 < rate < 1 for rate in rates)
+    images, labels = bank.images(range(80)), bank.labels
+    assert plain(images, labels).all()
+    assert check(images, labels).all()
+    assert check(images.flip(0), labels.flip(0)).all()  # each image is judged alone
+    assert model.training
+    for index in range(10):  # the likelier a sample is to be kept, the higher its logit
+        labels = torch.full((40,), index)
+        own = to_uint8(model.sample(labels, generator=torch.Generator().manual_seed(index))).cpu()
+        logits = model.discriminate(own, labels).cpu()
+        assert (check.probabilities(own, labels)[logits.argsort()].diff() >= -1e-6).all()
+
+
+def test_a_score_that_is_no_discriminator(model, test_part) -> None:
+    with pytest.raises(GenaugError, match="discriminate: vae cannot do this; it can: sample"):
+        DiscriminatorRejection(model, model, held_out=test_part, seed=0)
+    with pytest.raises(GenaugError, match="score must be a model that can discriminate, or a function .* got 3"):
+        DiscriminatorRejection(3, model, held_out=test_part, seed=0)
 
 
 def test_a_bank_as_source_may_lack_classes(model, test_part) -> None:
@@ -669,6 +722,23 @@ def test_a_bank_that_is_refreshed_takes_filters(features, model, tmp_path: Path)
     bank.swap()
     assert bank.version == 1
     assert agreement(bank.images(range(100)), bank.labels).all()
+
+
+def test_a_class_that_a_filter_does_not_know_is_refused_before_any_sample_is_drawn(
+    features, scarce_part, model
+) -> None:
+    drawn = []
+
+    def sample(labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        drawn.append(len(labels))
+        return model.sample(labels, generator=generator)
+
+    source, band = SimpleNamespace(spec=model.spec, sample=sample), PrototypeBand(features, scarce_part)
+    with pytest.raises(DataError, match=r"got none of \['9'\]"):
+        SampleBank.generate(source, 2, seed=0, filters=[band], progress=False)
+    assert not drawn
+    bank = SampleBank.generate(source, [2] * 9 + [0], seed=0, filters=[band], progress=False)
+    assert bank.counts == [2] * 9 + [0]
 
 
 def test_filters_of_other_classes_are_refused(features, model) -> None:

@@ -127,6 +127,27 @@ def test_swap_waits_for_the_samples(bank: RefreshingBank, source: Noise) -> None
     assert not any_equal(read(bank), before)
 
 
+def test_a_class_that_cannot_be_filled_is_an_error(source: Noise, tmp_path: Path) -> None:
+    """Of later samples too: datasets that mix them in go by the counts."""
+    with pytest.raises(DataError, match="short must be 'error' for a RefreshingBank, .* got 'fewer'; ask for fewer"):
+        make(tmp_path / "bank", source, short="fewer")
+    with pytest.raises(DataError, match="short must be 'error' or 'fewer', got 'less'"):
+        make(tmp_path / "bank", source, short="less")
+    assert list(tmp_path.iterdir()) == []
+    share = 0.5
+
+    def some(images: Tensor, labels: Tensor) -> Tensor:
+        return torch.arange(len(images)) < share * len(images)
+
+    bank = make(tmp_path / "bank", source, filters=[some], max_draws=3)
+    assert [one.rates for one in bank.provenance.filter_acceptance] == [(0.5, 0.5)]
+    before, share = read(bank), 0.25
+    bank.refresh()
+    with pytest.raises(DataError, match=r"'bee': 16 of 64 drawn, 20 wanted; .* raise max_draws \(3\)"):
+        bank.swap()
+    assert torch.equal(read(bank), before)
+
+
 def test_it_is_a_bank(bank: RefreshingBank, tmp_path: Path) -> None:
     for _ in range(3):
         assert isinstance(bank, SampleBank)

@@ -3,18 +3,19 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genaug import __version__
-from genaug.bank.files import IMAGES, PROVENANCE, BankWriter, Pixels, Provenance
+from genaug.bank.files import IMAGES, PROVENANCE, BankWriter, FilterAcceptance, Pixels, Provenance
+from genaug.bank.selection import Selection, Tally
 from genaug.checkpoint import make_header
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError
 from genaug.images import to_uint8
 from genaug.progress import Update, progress_bar
 from genaug.seeding import check_seed, make_generator
@@ -22,27 +23,14 @@ from genaug.spec import DataSpec, resolve_counts
 from genaug.storage import new_directory
 
 FIRST_CHUNK, LAST_CHUNK = 8, 128  # labels a draw: 8, 8, 16, 32, 64, 128, 128, ...
-MAX_DRAWS = 100  # for each sample asked for, before the filters are taken to reject nearly all
 COPY_BYTES = 1 << 20
 
 Counts = int | Mapping[str, int] | list[int] | tuple[int, ...]
-Filter = Callable[[Tensor, Tensor], Tensor]
 Keep = Callable[[Pixels], None]
-Short = Literal["error", "fewer"]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Samples of one class: how many were wanted, put in the bank, drawn, and accepted by the filters."""
-
-    wanted: int
-    found: int = 0
-    drawn: int = 0
-    accepted: int = 0
 
 
 def draw_bank(
-    source: Any, counts: Counts, *, seed: int, filters: Sequence[Filter], progress: bool, short: Short = "error"
+    source: Any, counts: Counts, *, seed: int, selection: Selection, progress: bool
 ) -> tuple[Tensor, Provenance, list[Tally]]:
     """Return accepted samples of `source` in memory, sorted by class, where they come from, and what was drawn.
 
@@ -51,8 +39,7 @@ def draw_bank(
     Raises:
         DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
     """
-    _check_short(short)
-    provenance = _describe(source, check_request(source, counts, seed), seed, filters)
+    provenance = _describe(source, check_request(source, counts, seed), seed, selection)
     pixels, filled = torch.empty(provenance.shape, dtype=torch.uint8), 0
 
     def keep(images: Pixels) -> None:
@@ -60,21 +47,14 @@ def draw_bank(
         pixels[filled : filled + len(images)] = torch.from_numpy(images)
         filled += len(images)
 
-    tallies = _draw(source, provenance, filters, keep, progress, short)
+    tallies = _draw(source, provenance, selection, keep, progress)
     if filled < len(pixels):
         pixels = pixels[:filled].clone()  # gives back what was reserved for the rest
     return pixels, _settle(provenance, tallies), tallies
 
 
 def write_bank(
-    path: Path,
-    source: Any,
-    counts: Counts,
-    *,
-    seed: int,
-    filters: Sequence[Filter],
-    progress: bool,
-    short: Short = "error",
+    path: Path, source: Any, counts: Counts, *, seed: int, selection: Selection, progress: bool
 ) -> list[Tally]:
     """Draw as `draw_bank` does, straight into a new directory `path`; only one chunk is in memory at a time.
 
@@ -82,10 +62,9 @@ def write_bank(
         DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all.
         GenaugError: `path` exists, or the disk is full or not writable; shown before anything is drawn.
     """
-    _check_short(short)
     resolved = check_request(source, counts, seed)
     with new_directory(path, last=PROVENANCE) as aside:
-        return fill_bank(aside, source, resolved, seed=seed, filters=filters, progress=progress, short=short)
+        return fill_bank(aside, source, resolved, seed=seed, selection=selection, progress=progress)
 
 
 def fill_bank(
@@ -94,16 +73,15 @@ def fill_bank(
     counts: list[int],
     *,
     seed: int,
-    filters: Sequence[Filter],
+    selection: Selection,
     progress: bool,
     between: Callable[[], None] | None = None,
-    short: Short = "error",
 ) -> list[Tally]:
     """Draw the files of a bank into an empty `directory`; `counts` as `check_request` returns them.
 
     `between` is called before each chunk of samples is written; what it raises ends the drawing.
     """
-    provenance = _describe(source, counts, seed, filters)
+    provenance = _describe(source, counts, seed, selection)
     with BankWriter(directory, provenance) as writer:
 
         def keep(images: Pixels) -> None:
@@ -112,10 +90,10 @@ def fill_bank(
             if len(images):  # none, where the filters reject a whole chunk
                 writer.write(images)
 
-        tallies = _draw(source, provenance, filters, keep, progress, short)
+        tallies = _draw(source, provenance, selection, keep, progress)
         settled = _settle(provenance, tallies)
         if settled.counts == provenance.counts:
-            writer.finish(settled.acceptance)
+            writer.finish(settled)
     if settled.counts != provenance.counts:
         _write_again(directory, provenance, settled)
     return tallies
@@ -164,15 +142,9 @@ def check_source(source: Any) -> DataSpec:
     return spec
 
 
-def _describe(source: Any, counts: list[int], seed: int, filters: Sequence[Filter]) -> Provenance:
+def _describe(source: Any, counts: list[int], seed: int, selection: Selection) -> Provenance:
     spec: DataSpec = source.spec
-    for check in filters:
-        judged = getattr(check, "spec", None)
-        if isinstance(judged, DataSpec) and judged.class_names != spec.class_names:
-            raise DataError(
-                f"filters must know the classes of source in the same order, {shorten(spec.class_names)}, got "
-                f"{type(check).__name__} of {shorten(judged.class_names)}; fit it on data with these classes"
-            )
+    selection.check(spec, counts)
     if spec.height is None or spec.width is None:
         first = next(index for index, count in enumerate(counts) if count)
         height, width = _draw_chunk(source, first, 0, seed)[0].shape[-2:]
@@ -183,7 +155,7 @@ def _describe(source: Any, counts: list[int], seed: int, filters: Sequence[Filte
         source_sha256=_hash_source(source),
         seed=check_seed(seed),
         counts=tuple(counts),
-        filters=tuple(str(getattr(check, "__name__", type(check).__name__)) for check in filters),
+        filters=selection.names,
         acceptance=(None,) * len(counts),
         versions={"genaug": __version__, "torch": torch.__version__},
     )
@@ -204,14 +176,12 @@ def _hash_source(source: Any) -> str | None:
     return hashlib.sha256(save(tensors)).hexdigest()
 
 
-def _draw(
-    source: Any, provenance: Provenance, filters: Sequence[Filter], keep: Keep, progress: bool, short: Short
-) -> list[Tally]:
+def _draw(source: Any, provenance: Provenance, selection: Selection, keep: Keep, progress: bool) -> list[Tally]:
     """Hand accepted images to `keep`, class after class, and return what was drawn of every class."""
-    total = sum(provenance.counts)
+    total, none = sum(provenance.counts), Tally(0, passed=(0,) * len(selection.filters))
     with progress_bar("drawing samples", total=total, enabled=progress) as update:
         tallies = [
-            _draw_class(source, provenance, index, filters, keep, short, update) if count else Tally(0)
+            _draw_class(source, provenance, index, selection, keep, update) if count else none
             for index, count in enumerate(provenance.counts)
         ]
     if not any(tally.found for tally in tallies):
@@ -223,37 +193,35 @@ def _draw(
 
 
 def _draw_class(
-    source: Any, provenance: Provenance, index: int, filters: Sequence[Filter], keep: Keep, short: Short, update: Update
+    source: Any, provenance: Provenance, index: int, selection: Selection, keep: Keep, update: Update
 ) -> Tally:
     count, chunk, drawn, accepted = provenance.counts[index], 0, 0, 0
-    passed = torch.zeros(len(filters), dtype=torch.int64)
-    while accepted < count:
-        if drawn >= MAX_DRAWS * count:
-            if short == "fewer":
-                break
-            shares = zip(provenance.filters, (passed / drawn).tolist(), strict=True)
-            raise DataError(
-                f"filters accept too few samples of class {provenance.spec.class_names[index]!r}: {accepted} of "
-                f"{drawn} drawn, {count} wanted; loosen the filters, train the model longer, ask for fewer, or take "
-                f"those found (short='fewer'); accepted by each: {', '.join(f'{name} {x:.1%}' for name, x in shares)}"
-            )
+    passed = torch.zeros(len(selection.filters), dtype=torch.int64)
+    while accepted < count and drawn < selection.max_draws * count:
         images, labels = _draw_chunk(source, index, chunk, provenance.seed)
         provenance.spec.check_images(images, name="images of source")
-        verdicts = _judge(images, labels, filters)
+        verdicts = selection.judge(images, labels)
         mask = verdicts.all(0)
         chosen = images[mask][: count - accepted]  # the surplus only counts for the acceptance
-        if len(chosen):
-            keep(chosen.numpy())
+        keep(chosen.numpy())
         chunk, drawn, accepted = chunk + 1, drawn + len(images), accepted + int(mask.sum())
         passed += verdicts.sum(1)
         update(len(chosen))
-    return Tally(count, min(accepted, count), drawn, accepted)
+    tally = Tally(count, min(accepted, count), drawn, accepted, tuple(passed.tolist()))
+    if tally.found < count and selection.short == "error":
+        raise selection.refuse(provenance.spec.class_names[index], tally)
+    return tally
 
 
 def _settle(provenance: Provenance, tallies: Sequence[Tally]) -> Provenance:
     """Return the provenance with what was found, and the acceptance of every class."""
-    rates = tuple(tally.accepted / tally.drawn if tally.drawn else None for tally in tallies)
-    return replace(provenance, counts=tuple(tally.found for tally in tallies), acceptance=rates)
+    by_filter = zip(*(tally.rates for tally in tallies), strict=True)
+    return replace(
+        provenance,
+        counts=tuple(tally.found for tally in tallies),
+        acceptance=tuple(tally.acceptance for tally in tallies),
+        filter_acceptance=tuple(map(FilterAcceptance, provenance.filters, by_filter)),
+    )
 
 
 def _write_again(directory: Path, reserved: Provenance, found: Provenance) -> None:
@@ -266,13 +234,8 @@ def _write_again(directory: Path, reserved: Provenance, found: Provenance) -> No
         file.seek(start)
         while block := file.read(COPY_BYTES):
             writer.write(np.frombuffer(block, dtype=np.uint8))
-        writer.finish(found.acceptance)
+        writer.finish(found)
     draft.unlink()
-
-
-def _check_short(short: str) -> None:
-    if short not in ("error", "fewer"):
-        raise DataError(f"short must be 'error' or 'fewer', got {shorten(short)}")
 
 
 def _draw_chunk(source: Any, index: int, chunk: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -285,15 +248,3 @@ def _draw_chunk(source: Any, index: int, chunk: int, seed: int) -> tuple[Tensor,
     if images.ndim != 4 or len(images) != count:
         raise DataError(f"images of source must be as many as the labels ({count}), got shape {tuple(images.shape)}")
     return to_uint8(images).cpu(), labels
-
-
-def _judge(images: Tensor, labels: Tensor, filters: Sequence[Filter]) -> Tensor:
-    """Return which of n images each filter accepts: bool (len(filters), n)."""
-    verdicts = torch.ones(len(filters), len(labels), dtype=torch.bool)
-    for verdict, check in zip(verdicts, filters, strict=True):
-        passed = check(images, labels)
-        if not isinstance(passed, Tensor) or passed.dtype != torch.bool or passed.shape != verdict.shape:
-            got = f"{passed.dtype} {tuple(passed.shape)}" if isinstance(passed, Tensor) else type(passed).__name__
-            raise DataError(f"filters must return a bool tensor of shape ({len(verdict)},), got {got}")
-        verdict.copy_(passed)
-    return verdicts

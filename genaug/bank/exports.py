@@ -20,6 +20,7 @@ COPY_ROWS = 128
 PNG_CHANNELS = (1, 3, 4)
 MAX_NAME_BYTES = 255
 FILES = {"parquet": "samples.parquet"}  # formats of one file, and its name until it takes its place
+AUDIT = "memorization.json"  # in a folder of samples, or NAME.memorization.json beside a file
 
 
 def export_bank(path: Path, *, pixels: Pixels, provenance: Provenance, format: str, overwrite: bool) -> None:
@@ -70,17 +71,28 @@ def check_target(path: Path, *, format: str, overwrite: bool) -> None:
             hint = f", such as {path / 'samples.parquet'}" if found == "folder" else ""
             raise GenaugError(f"{path}: is a {found}, and {format} is written as a {wanted}; choose another path{hint}")
         check_vacant(path, overwrite=overwrite)
+        if format in FILES:
+            check_vacant(audit_path(path, format=format), overwrite=overwrite)
         if found == "folder" and not _is_replaceable(path):
             raise GenaugError(
                 f"{path}: holds more than an earlier export, which is all that is overwritten; remove it first"
             )
 
 
+def audit_path(path: Path, *, format: str) -> Path:
+    """Return where the audit of samples written to `path` is kept.
+
+    >>> audit_path(Path("samples.parquet"), format="parquet").name
+    'samples.memorization.json'
+    """
+    return path.with_name(f"{path.stem}.{AUDIT}") if format in FILES else path / AUDIT
+
+
 def _export_bank(directory: Path, pixels: Pixels, provenance: Provenance) -> None:
     with BankWriter(directory, provenance) as writer:
         for start in range(0, len(pixels), COPY_ROWS):
             writer.write(pixels[start : start + COPY_ROWS])
-        written = writer.finish(provenance.acceptance).images_sha256
+        written = writer.finish(provenance).images_sha256
         if provenance.images_sha256 not in (None, written):
             raise DataError("the bank's images differ from its hash; it is damaged, generate it again")
 
@@ -147,7 +159,8 @@ def encode_png(image: Pixels) -> bytes:
 def replacement(path: Path, *, format: str) -> Iterator[Path]:
     """Yield an empty directory that takes the place of `path` when the block ends; of `FILES`, the file in it does.
 
-    `path` is as `check_target` wants it. It is unchanged, and nothing is left beside it, if the block fails.
+    `path` is as `check_target` wants it. It is unchanged, and nothing is left beside it, if the block fails. An audit
+    of the samples that were there goes with them.
     """
     if path.is_symlink() or path.name in ("", ".."):  # a link stays one, and "." has no name
         path = Path(os.path.realpath(path))
@@ -161,6 +174,8 @@ def replacement(path: Path, *, format: str) -> Iterator[Path]:
         with new_directory(staged, last=PROVENANCE) as aside:
             yield aside
         with explain_write_errors(path):
+            if format in FILES:
+                audit_path(path, format=format).unlink(missing_ok=True)
             _swap(staged / FILES[format] if format in FILES else staged, path, old)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -182,7 +197,7 @@ def _swap(new: Path, path: Path, old: Path) -> None:
 
 def _is_replaceable(path: Path) -> bool:
     return path.is_dir() and all(
-        entry.name in (IMAGES, PROVENANCE)
+        entry.name in (IMAGES, PROVENANCE, AUDIT)
         or (entry.is_dir() and all(re.fullmatch(r"\d{6,}\.png", file.name) for file in entry.iterdir()))
         for entry in path.iterdir()
     )

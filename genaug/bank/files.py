@@ -29,13 +29,28 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class FilterAcceptance:
+    """Share that one filter accepted of all that was drawn of each class, whatever other filters said of it.
+
+    >>> FilterAcceptance("NotACopy", (0.75, None)).rates
+    (0.75, None)
+    """
+
+    name: str
+    rates: tuple[float | None, ...]
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where the samples of a bank come from; `acceptance` is the share that passed the filters, None if none was drawn.
 
-    `images_sha256` is None for a bank that was never written.
+    `filter_acceptance` has an entry for each of `filters`; banks of earlier versions, and those without filters, have
+    none. `images_sha256` is None for a bank that was never written.
 
     Raises:
-        DataError: counts or acceptance that do not fit the classes, a size of images that is not fixed.
+        DataError: counts or acceptance that do not fit the classes or filters, a size of images that is not fixed.
     """
 
     spec: DataSpec
@@ -48,6 +63,7 @@ class Provenance:
     versions: dict[str, str]
     images_sha256: str | None = None
     format_version: int = FORMAT_VERSION
+    filter_acceptance: tuple[FilterAcceptance, ...] = ()
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -66,8 +82,17 @@ class Provenance:
             )
         if any(count < 0 for count in self.counts) or not sum(self.counts):
             raise DataError(f"counts must be at least 0 and not all 0, got {shorten(self.counts)}")
-        if not all(rate is None or 0 <= rate <= 1 for rate in self.acceptance):
-            raise DataError(f"acceptance must be from 0 to 1, or null, for each class, got {shorten(self.acceptance)}")
+        _check_rates(self.acceptance, name="acceptance")
+        if self.filter_acceptance and tuple(one.name for one in self.filter_acceptance) != self.filters:
+            names = [one.name for one in self.filter_acceptance]
+            raise DataError(f"filter_acceptance must be of the filters {shorten(self.filters)}, got {shorten(names)}")
+        for one in self.filter_acceptance:
+            if len(one.rates) != self.spec.num_classes:
+                raise DataError(
+                    f"filter_acceptance must have one rate for each of {self.spec.num_classes} classes, "
+                    f"got {len(one.rates)} of {shorten(one.name)}"
+                )
+            _check_rates(one.rates, name="filter_acceptance")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -87,12 +112,17 @@ class Provenance:
         return {**asdict(self), "spec": self.spec.to_dict()}
 
 
+def _check_rates(rates: tuple[float | None, ...], *, name: str) -> None:
+    if not all(rate is None or 0 <= rate <= 1 for rate in rates):
+        raise DataError(f"{name} must be from 0 to 1, or null, for each class, got {shorten(rates)}")
+
+
 class BankWriter:
     """Writes the tensor file of a bank from front to back, after its whole size is reserved on the disk."""
 
     def __init__(self, directory: Path, provenance: Provenance) -> None:
         header, places = make_header(provenance.layout)
-        self._directory, self._provenance = directory, provenance
+        self._directory = directory
         self._hash = hashlib.sha256()
         self._file = (directory / IMAGES).open("xb")
         try:
@@ -119,10 +149,10 @@ class BankWriter:
         self._file.write(data)
         self._hash.update(data)
 
-    def finish(self, acceptance: tuple[float | None, ...]) -> Provenance:
-        """Write and return the provenance, with the hash of what was written."""
+    def finish(self, provenance: Provenance) -> Provenance:
+        """Write and return `provenance`, of the same counts, with the hash of what was written."""
         self._file.close()
-        provenance = replace(self._provenance, acceptance=acceptance, images_sha256=self._hash.hexdigest())
+        provenance = replace(provenance, images_sha256=self._hash.hexdigest())
         text = json.dumps(provenance.to_dict(), indent=2, allow_nan=False) + "\n"
         (self._directory / PROVENANCE).write_text(text, encoding="utf-8")
         return provenance

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genaug.bank.drawing import Counts, Filter, check_request, fill_bank, write_bank
+from genaug.bank.drawing import Counts, check_request, fill_bank, write_bank
 from genaug.bank.files import PROVENANCE, Pixels, Provenance, read_bank
 from genaug.bank.sample_bank import SampleBank
+from genaug.bank.selection import MAX_DRAWS, Filter, Selection, Short
 from genaug.devices import side_stream
-from genaug.errors import DataError, GenaugError
+from genaug.errors import DataError, GenaugError, shorten
 from genaug.seeding import check_seed, derive_seed
 from genaug.storage import check_vacant, expand, new_directory
 
@@ -53,7 +54,7 @@ class RefreshingBank(SampleBank):
         self._opened = int(current)
         super().__init__(*read_bank(self._path(self._opened), verify=False), path=folder)
         self._next: _Drawing | None = None
-        self._request: tuple[Any, list[int], int, tuple[Filter, ...]] | None = None
+        self._request: tuple[Any, list[int], int, Selection] | None = None
         self._made_in: int | None = None
 
     @classmethod
@@ -66,21 +67,32 @@ class RefreshingBank(SampleBank):
         filters: Sequence[Filter] = (),
         path: str | Path | None = None,
         progress: bool = True,
+        short: Short = "error",
+        max_draws: int = MAX_DRAWS,
     ) -> "RefreshingBank":
         """Draw the first samples into a new directory `path`, as `SampleBank.generate` does.
 
+        A class that cannot be filled is always an error, here or in `swap`: `counts`, which data sets that mix the
+        samples in go by, stay the same for all samples.
+
         Raises:
-            DataError: no path; else as `SampleBank.generate`.
+            DataError: no path, or another `short` than "error"; else as `SampleBank.generate`.
             GenaugError: as `SampleBank.generate`.
         """
+        selection = Selection(filters, short, max_draws)
+        if short != "error":
+            raise DataError(
+                "short must be 'error' for a RefreshingBank, whose later samples must be as many, got "
+                f"{shorten(short)}; ask for fewer samples, or generate a SampleBank"
+            )
         if path is None:
             raise DataError("path must name a new directory for a RefreshingBank, got None")
         folder = expand(path, error=DataError).absolute()
         check_vacant(folder, overwrite=False)
         seed, wanted = check_seed(seed), check_request(source, counts, seed)
-        write_bank(folder / "0", source, wanted, seed=_seed_of(seed, 0), filters=filters, progress=progress)
+        write_bank(folder / "0", source, wanted, seed=_seed_of(seed, 0), selection=selection, progress=progress)
         bank = cls(folder, torch.zeros(1, dtype=torch.int64).share_memory_())
-        bank._request, bank._made_in = (source, wanted, seed, tuple(filters)), os.getpid()
+        bank._request, bank._made_in = (source, wanted, seed, selection), os.getpid()
         return bank
 
     @classmethod
@@ -112,8 +124,8 @@ class RefreshingBank(SampleBank):
             raise GenaugError("refresh must be called in the process that made the bank, not in a copy of it")
         if self._next is not None:
             raise GenaugError("refresh must be called once between two calls of swap")
-        source, counts, seed, filters = self._request
-        self._next = _Drawing(self._folder / NEXT, source, counts, _seed_of(seed, self.version + 1), filters)
+        source, counts, seed, selection = self._request
+        self._next = _Drawing(self._folder / NEXT, source, counts, _seed_of(seed, self.version + 1), selection)
         self._next.start()
 
     def swap(self) -> None:
@@ -164,9 +176,9 @@ class RefreshingBank(SampleBank):
 class _Drawing(threading.Thread):
     """Draws a bank into a new directory, and keeps the exception where that fails."""
 
-    def __init__(self, path: Path, source: Any, counts: list[int], seed: int, filters: tuple[Filter, ...]) -> None:
+    def __init__(self, path: Path, source: Any, counts: list[int], seed: int, selection: Selection) -> None:
         super().__init__(name="genaug-refresh", daemon=True)  # the end of the program does not wait for all samples
-        self._path, self._source, self._counts, self._seed, self._filters = path, source, counts, seed, filters
+        self._path, self._source, self._counts, self._seed, self._selection = path, source, counts, seed, selection
         self.problem: BaseException | None = None
         self.ended, self._stopped = threading.Event(), threading.Event()
         device = getattr(source, "device", None)
@@ -180,7 +192,7 @@ class _Drawing(threading.Thread):
                 torch.cuda.stream(self._stream),
                 new_directory(self._path, last=PROVENANCE) as aside,
             ):
-                options: dict[str, Any] = {"seed": self._seed, "filters": self._filters, "progress": False}
+                options: dict[str, Any] = {"seed": self._seed, "selection": self._selection, "progress": False}
                 fill_bank(aside, self._source, self._counts, between=self._check, **options)
         except BaseException as problem:
             self.problem = problem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genaug.bank.drawing import Counts, Filter, Short, Tally, draw_bank, write_bank
+from genaug.bank.drawing import Counts, draw_bank, write_bank
 from genaug.bank.exports import export_bank
 from genaug.bank.files import Pixels, Provenance, read_bank
-from genaug.errors import DataError, DataWarning, shorten
+from genaug.bank.selection import MAX_DRAWS, Filter, Selection, Short, warn_of_short
+from genaug.errors import DataError, shorten
 from genaug.spec import DataSpec
 from genaug.storage import expand
-
-MOST_NAMED = 10  # classes that a warning names
 
 
 class SampleBank:
@@ -53,11 +51,13 @@ class SampleBank:
         path: str | Path | None = None,
         progress: bool = True,
         short: Short = "error",
+        max_draws: int = MAX_DRAWS,
     ) -> SampleBank:
         """Draw accepted samples of every class from `source`, in memory or straight into a new directory.
 
         Samples of a class depend on `source`, `seed` and `filters` alone: a larger bank starts with those of a smaller
-        one. At most about 100 samples are drawn for each one that is wanted of a class.
+        one. What the filters accepted of each class stands in `provenance`: `acceptance` of all together, and
+        `filter_acceptance` of each.
 
         Args:
             source: a model or bank, with `spec` and `sample(labels, *, generator=None)`.
@@ -70,10 +70,13 @@ class SampleBank:
             short: what to do where the filters accept too few samples of a class: "error", or "fewer" to make a bank
                 with those that were found, and warn once of all such classes. `counts` and `provenance` say what is
                 there.
+            max_draws: how many samples are drawn, at most, for each one that is wanted of a class (and up to 127 more,
+                as they are drawn in chunks); at least 1.
 
         Raises:
             DataError: a source without classes or with unusable images, wrong counts, filters that reject nearly all
-                (with short="fewer": all), or that were fitted for other classes.
+                (with short="fewer": all), or that were fitted for other classes or without images of one that is
+                wanted; another `short` or `max_draws`.
             GenaugError: `path` exists, the disk is full or not writable, or a seed that is no integer.
 
         >>> from types import SimpleNamespace
@@ -83,7 +86,8 @@ class SampleBank:
         >>> len(SampleBank.generate(source, {"b": 5}, seed=0, progress=False))
         5
         """
-        options: dict[str, Any] = {"seed": seed, "filters": filters, "progress": progress, "short": short}
+        selection = Selection(filters, short, max_draws)
+        options: dict[str, Any] = {"seed": seed, "selection": selection, "progress": progress}
         if path is None:
             pixels, provenance, tallies = draw_bank(source, counts, **options)
             bank = cls(pixels, provenance)
@@ -91,7 +95,7 @@ class SampleBank:
             path = expand(path, error=DataError)
             tallies = write_bank(path, source, counts, **options)
             bank = cls.open(path, verify=False)
-        _warn_of_short(bank.spec, tallies)
+        warn_of_short(bank.spec, selection.names, tallies, stacklevel=2)
         return bank
 
     @classmethod
@@ -234,20 +238,3 @@ def _reopen(path: str, images_sha256: str) -> SampleBank:
     if bank.provenance.images_sha256 != images_sha256:
         raise DataError(f"{path}: the bank was replaced by another one while it was in use; open it again")
     return bank
-
-
-def _warn_of_short(spec: DataSpec, tallies: Sequence[Tally]) -> None:
-    """Warn once, in the name of the caller's caller, of all classes that have fewer samples than wanted."""
-    lines = [
-        f"{name!r} {tally.found} of {tally.wanted} wanted ({tally.drawn} drawn)"
-        for name, tally in zip(spec.class_names, tallies, strict=True)
-        if tally.found < tally.wanted
-    ]
-    if lines:
-        more = f", and {len(lines) - MOST_NAMED} more" if len(lines) > MOST_NAMED else ""
-        warnings.warn(
-            f"the bank has fewer samples than wanted of {len(lines)} of {len(tallies)} classes: "
-            f"{', '.join(lines[:MOST_NAMED])}{more}; loosen the filters, or train the model longer",
-            DataWarning,
-            stacklevel=3,
-        )

@@ -10,7 +10,8 @@ from genaug.cli.options import Debug, one_line_errors
 @one_line_errors
 def bench_command(
     name: Annotated[
-        str, typer.Argument(help="import, engine, training, bank, transforms, loaders, jitter, scale, or all.")
+        str,
+        typer.Argument(help="import, engine, training, bank, sampling, transforms, loaders, jitter, scale, or all."),
     ] = "all",
     repeats: Annotated[int, typer.Option(help="Measurements of each side, taken in turn.", min=3)] = 15,
     debug: Debug = False,

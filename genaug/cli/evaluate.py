@@ -60,6 +60,16 @@ def fidelity_command(
     classifier_steps: Annotated[
         int, typer.Option(help="Training steps of the classifier; figures compare with those of the same number only.")
     ] = 1000,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="What distances are taken in: classifier (trained on the training part), inception (FID as it is "
+            "published; needs the extra fid, and on a CPU a minute and more for 1000 images), or torchmetrics."
+        ),
+    ] = "classifier",
+    accuracy_score: Annotated[
+        bool, typer.Option(help="Train a classifier on samples too, and test it on the held-out images.")
+    ] = True,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
@@ -81,13 +91,16 @@ def fidelity_command(
 ) -> None:
     """Measure how close samples and reconstructions are to held-out real images, for each class.
 
-    FID and KID are taken in the features of a small classifier that is trained on the training part, and stand beside
-    those of as many real training images. --limit-per-class and --longtail apply to the training part alone; give all
+    FID, KID, precision, recall, density and coverage are taken in the features of a small classifier that is trained on
+    the training part, and stand beside those of as many real training images. The accuracy score is that of a
+    classifier trained on samples alone. --limit-per-class and --longtail apply to the training part alone; give all
     data options as in training.
 
     Example: [bold]genaug evaluate fidelity digits-vae --data digits --output fidelity[/bold]
 
     Example: [bold]genaug evaluate fidelity ./run/model --data photos --resize 32x32 --validation 0.1[/bold]
+
+    Example: [bold]genaug evaluate fidelity solar-vae --data solar --features inception[/bold]
     """
     from genaug.workflows.fidelity import run_fidelity
 
@@ -100,6 +113,107 @@ def fidelity_command(
             test_split=test_split,
             validation=validation,
             samples=samples,
+            classifier_steps=classifier_steps,
+            features=features,
+            accuracy_score=accuracy_score,
+            reading={
+                "image_column": image_column,
+                "label_column": label_column,
+                "root": root,
+                "download": download,
+                "resize": parse_size(resize),
+                "grayscale": grayscale,
+                "skip_bad": skip_bad,
+                "memory_limit": memory_limit,
+            },
+            limit_per_class=limit_per_class,
+            longtail=longtail,
+            output=output,
+            seed=seed,
+            device=device,
+            overwrite=overwrite,
+            progress=not quiet,
+        )
+
+
+@evaluate_app.command("memorization")
+@one_line_errors
+def memorization_command(
+    model: Annotated[
+        str, typer.Argument(help="A shipped model's name, a path (./run/model), a hub id, or a bank's path (./bank).")
+    ],
+    data: Data,
+    test: Annotated[
+        str | None, typer.Option(help="Other data to hold samples against. [default: the part test of --data]")
+    ] = None,
+    split: Split = None,
+    test_split: Annotated[
+        str | None, typer.Option(help="Part of the held-out data, or 'all'. [default: test; of --test, all]")
+    ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            help="Hold samples against this share of the training part, which the model's recipe held out, and leave "
+            "the test part alone."
+        ),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples of each class. [default: 1,000; of a bank, all]")] = None,
+    allowed: Annotated[
+        float, typer.Option(help="Share of near copies beyond those of held-out images that is no reason to warn.")
+    ] = 0.01,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="What distances are taken in beside pixels: classifier (trained on the training part), inception "
+            "(needs the extra fid), or torchmetrics."
+        ),
+    ] = "classifier",
+    classifier_steps: Annotated[int, typer.Option(help="Training steps of the classifier.")] = 1000,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
+    download: Download = False,
+    resize: Resize = None,
+    grayscale: Grayscale = False,
+    limit_per_class: LimitPerClass = None,
+    longtail: Longtail = None,
+    skip_bad: SkipBad = False,
+    memory_limit: MemoryLimit = 2.0,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for memorization.json and memorization.png. [default: only print]")
+    ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write what was found to the README.md of the model's directory.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Look for copies of training images among samples, for each class, beside what held-out images show.
+
+    Distances to the nearest training image are taken in the features of a small classifier that is trained on the
+    training part, and in pixels. Give all data options as in training, since it is about the very images that the model
+    was trained on.
+
+    Example: [bold]genaug evaluate memorization digits-vae --data digits --output memorization[/bold]
+
+    Example: [bold]genaug evaluate memorization ./run/model --data photos --resize 32x32 --card[/bold]
+    """
+    from genaug.workflows.memorization import run_memorization
+
+    with warnings_in_words():
+        run_memorization(
+            model,
+            data=data,
+            test=test,
+            split=split,
+            test_split=test_split,
+            validation=validation,
+            samples=samples,
+            allowed=allowed,
+            features=features,
             classifier_steps=classifier_steps,
             reading={
                 "image_column": image_column,
@@ -114,6 +228,7 @@ def fidelity_command(
             limit_per_class=limit_per_class,
             longtail=longtail,
             output=output,
+            card=card,
             seed=seed,
             device=device,
             overwrite=overwrite,

@@ -6,7 +6,28 @@ from typing import Annotated
 
 import typer
 
-from genaug.cli.options import Debug, Device, Overwrite, Quiet, Seed, default_output, one_line_errors
+from genaug.cli.options import (
+    Debug,
+    Device,
+    Download,
+    Grayscale,
+    ImageColumn,
+    LabelColumn,
+    LimitPerClass,
+    Longtail,
+    MemoryLimit,
+    Overwrite,
+    Quiet,
+    Resize,
+    Root,
+    Seed,
+    SkipBad,
+    Split,
+    default_output,
+    one_line_errors,
+    parse_size,
+    warnings_in_words,
+)
 
 
 class Format(StrEnum):
@@ -15,6 +36,22 @@ class Format(StrEnum):
     bank = "bank"
     imagefolder = "imagefolder"
     parquet = "parquet"
+
+
+class Filter(StrEnum):
+    """What samples must pass."""
+
+    agreement = "agreement"
+    band = "band"
+    copies = "copies"
+    discriminator = "discriminator"
+
+
+class Short(StrEnum):
+    """What to do where a class cannot be filled."""
+
+    error = "error"
+    fewer = "fewer"
 
 
 @one_line_errors
@@ -28,6 +65,45 @@ def sample_command(
     output: Annotated[
         Path | None, typer.Option(help="Folder, or file for parquet. [default: samples, or samples.parquet]")
     ] = None,
+    filter_: Annotated[
+        list[Filter] | None,
+        typer.Option(
+            "--filter",
+            help="Keep only samples that a classifier of the real images takes for their class (agreement), that are "
+            "as far from its mean as real images are (band), that are no near copies of training images (copies), or "
+            "that the model's discriminator passes (discriminator). Can be repeated; needs --data.",
+        ),
+    ] = None,
+    short: Annotated[
+        Short, typer.Option(help="Where filters accept too few samples of a class: fail, or write fewer.")
+    ] = Short.error,
+    max_draws: Annotated[
+        int, typer.Option(help="Samples drawn, at most, for each one wanted of a class.", min=1)
+    ] = 100,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="The images that the model was trained on, for --filter and the audit; give all data options as in "
+            "training."
+        ),
+    ] = None,
+    no_audit: Annotated[
+        bool, typer.Option("--no-audit", help="Do not look for copies of training images among the samples.")
+    ] = False,
+    classifier_steps: Annotated[
+        int, typer.Option(help="Training steps of the classifiers of filters and audit.", min=1)
+    ] = 1000,
+    split: Split = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
+    download: Download = False,
+    resize: Resize = None,
+    grayscale: Grayscale = False,
+    limit_per_class: LimitPerClass = None,
+    longtail: Longtail = None,
+    skip_bad: SkipBad = False,
+    memory_limit: MemoryLimit = 2.0,
     seed: Seed = 0,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -36,20 +112,45 @@ def sample_command(
 ) -> None:
     """Draw samples from a model and write them as PNG files in class folders, a bank, or a parquet file.
 
+    With --data, the images that the model was trained on, the samples are audited for copies of them
+    (memorization.json).
+
     Example: [bold]genaug sample digits-vae --per-class 100 --output samples[/bold]
 
     Example: [bold]genaug sample ./run/model --class 7 --format bank --output bank[/bold]
-    """
-    import genaug
-    from genaug.bank.exports import check_target
-    from genaug.bank.sampling import write_samples
-    from genaug.storage import expand
 
-    output = expand(default_output("samples.parquet" if format is Format.parquet else "samples", output))
-    check_target(output, format=format.value, overwrite=overwrite)  # before a model is fetched, which may take long
-    source = genaug.load(model, device=device)
-    counts = dict.fromkeys(class_ or source.spec.class_names, per_class)
-    total = write_samples(
-        output, source, counts, seed=seed, format=format.value, overwrite=overwrite, progress=not quiet
-    )
-    typer.echo(f"{total} samples: {output}")
+    Example: [bold]genaug sample digits-vae --data digits --filter agreement --filter copies --short fewer[/bold]
+    """
+    from genaug.workflows.sampling import run_sampling
+
+    with warnings_in_words():
+        run_sampling(
+            model,
+            output=default_output("samples.parquet" if format is Format.parquet else "samples", output),
+            format=format.value,
+            per_class=per_class,
+            classes=class_ or (),
+            data=data,
+            filters=[one.value for one in filter_ or ()],
+            short=short.value,
+            max_draws=max_draws,
+            audit=not no_audit,
+            split=split,
+            reading={
+                "image_column": image_column,
+                "label_column": label_column,
+                "root": root,
+                "download": download,
+                "resize": parse_size(resize),
+                "grayscale": grayscale,
+                "skip_bad": skip_bad,
+                "memory_limit": memory_limit,
+            },
+            limit_per_class=limit_per_class,
+            longtail=longtail,
+            classifier_steps=classifier_steps,
+            seed=seed,
+            device=device,
+            overwrite=overwrite,
+            progress=not quiet,
+        )

@@ -2,15 +2,24 @@
 
 from genaug.evaluate.arms import Arm
 from genaug.evaluate.comparison import Comparison, Difference, compare_arms
-from genaug.evaluate.fidelity import ClassFidelity, Distance, FidelityResult, measure_fidelity
+from genaug.evaluate.copies import ClassCopies, CopyAudit, CopyFigures, CopyPair
+from genaug.evaluate.fidelity import measure_fidelity
+from genaug.evaluate.figures import ClassFidelity, ClassMean, Distance, FidelityResult
+from genaug.evaluate.memorization import audit_copies
 
 __all__ = [
     "Arm",
+    "ClassCopies",
     "ClassFidelity",
+    "ClassMean",
     "Comparison",
+    "CopyAudit",
+    "CopyFigures",
+    "CopyPair",
     "Difference",
     "Distance",
     "FidelityResult",
+    "audit_copies",
     "compare_arms",
     "measure_fidelity",
 ]

@@ -1,6 +1,7 @@
-"""How close samples and reconstructions are to held-out real images, as a classifier of the real ones sees them."""
+"""How close samples and reconstructions are to held-out real images, as a network sees them."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -8,89 +9,30 @@ from torch import Tensor
 
 from genaug.bank.drawing import check_source
 from genaug.data import LabeledImages
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate.comparison import check_parts
 from genaug.evaluate.drawing import choose_labels, draw_samples, match_rows, reconstruction_errors
-from genaug.features import STEPS, ClassifierFeatures, fit_features
-from genaug.metrics import recall_per_class, score_predictions
-from genaug.metrics.fidelity import frechet_distance, kernel_distance
-from genaug.seeding import check_seed
+from genaug.evaluate.figures import LEAST_FOR_KID, NEIGHBORS, ClassFidelity, ClassMean, Distance, FidelityResult
+from genaug.features import (
+    STEPS,
+    ClassifierFeatures,
+    FeatureExtractor,
+    fit_features,
+    load_inception,
+    load_torchmetrics,
+)
+from genaug.metrics import (
+    ManifoldScores,
+    frechet_distance,
+    kernel_distance,
+    manifold_scores,
+    recall_per_class,
+    score_predictions,
+)
+from genaug.progress import progress_bar
+from genaug.seeding import check_seed, derive_seed
 
-LEAST_FOR_KID = 10
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far a set of images is from the held-out ones: FID, and KID with its deviation over subsets.
-
-    A figure is None where there are too few images for it.
-    """
-
-    fid: float | None
-    kid: float | None
-    kid_std: float | None
-
-
-@dataclass(frozen=True)
-class ClassFidelity:
-    """What was measured of one class.
-
-    Args:
-        name: the class.
-        held_out: number of its held-out images.
-        samples: number of its samples, and of its training images beside them.
-        sample_distance: of its samples.
-        training_distance: of its training images.
-        sample_recall: share of its samples that the classifier finds in it; None without samples.
-        held_out_recall: the same of its held-out images.
-        reconstruction_mse: mean squared error of reconstructions of its held-out images, on the [0, 1] scale.
-    """
-
-    name: str
-    held_out: int
-    samples: int
-    sample_distance: Distance
-    training_distance: Distance
-    sample_recall: float | None
-    held_out_recall: float | None
-    reconstruction_mse: float | None
-
-
-@dataclass(frozen=True)
-class FidelityResult:
-    """What `measure_fidelity` found.
-
-    Args:
-        source: family of the model, or kind of the source.
-        seed: of samples, classifier and subsets.
-        images: how many of each kind there were. "training_compared" is the number of different training images that
-            stand beside the samples: a class with fewer training images than samples repeats them.
-        features: what distances were taken in: name, number of features F, and how the classifier was trained.
-        sample_distance: of the samples to the held-out images.
-        training_distance: of as many training images, with the same labels: about what perfect samples would get.
-        held_out_scores: accuracy of the classifier on the held-out images, as `score_predictions` returns it.
-        sample_scores: the same of the samples, with the classes that were asked for.
-        reconstruction_mse: mean over the held-out images, on the [0, 1] scale; None where the source cannot encode.
-        model_scores: what the model's `measure` gives on the held-out images, such as the lower bound.
-        classes: the figures of each class.
-    """
-
-    source: str
-    seed: int
-    images: dict[str, int]
-    features: dict[str, Any]
-    sample_distance: Distance
-    training_distance: Distance
-    held_out_scores: dict[str, Any]
-    sample_scores: dict[str, Any]
-    reconstruction_mse: float | None
-    model_scores: dict[str, Any]
-    classes: tuple[ClassFidelity, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values that JSON can hold, and from how many images on a class has figures."""
-        least = {"fid": self.features["num_features"] + 1, "kid": LEAST_FOR_KID}
-        return {**asdict(self), "classes": [asdict(one) for one in self.classes], "least_images_of_a_class": least}
+CHUNK = 512  # images between two moves of the progress bar
 
 
 def measure_fidelity(
@@ -102,16 +44,28 @@ def measure_fidelity(
     samples: int | None = None,
     classifier_steps: int = STEPS,
     device: str | torch.device | None = None,
-    features: ClassifierFeatures | None = None,
+    features: str | FeatureExtractor | None = None,
+    accuracy_score: bool = True,
     progress: bool = False,
 ) -> FidelityResult:
     """Measure samples and reconstructions of `source` against held-out real images.
 
-    FID and KID (`genaug.metrics.fidelity`) are taken in the features of a classifier trained on `train`
-    (`genaug.features.fit_features`), so they compare only with figures in the same features: those of training images,
-    which stand beside them, and those of other sources with the same `train`, `test`, `seed` and number of samples.
+    FID and KID (`genaug.metrics.fidelity`), precision, recall, density and coverage (`genaug.metrics.manifold`) are
+    taken in one kind of features:
+
+    - "classifier", those of a small one that is trained on `train` (`genaug.features.fit_features`). They compare only
+      with figures in the same features: of training images, which stand beside them, and of other sources with the
+      same `train`, `test`, `seed` and number of samples;
+    - "inception", those that FID is defined by, for figures as others publish them. It needs the extra `fid`, and
+      about a minute for a thousand images on a CPU core;
+    - "torchmetrics", those of the same network as torchmetrics downloads and applies it.
+
     Samples have the classes of `test`, in the same shares, which puts the KID of perfect samples a little below 0. For
     a class FID is given where more held-out images and samples than features are there, KID from 10 on.
+
+    The classification accuracy score tells what samples alone teach (Ravuri & Vinyals 2019, "Classification Accuracy
+    Score for Conditional Generative Models"): the classifier, trained anew in the same way on as many samples of each
+    class as `train` has images of it, all in memory, is tested on the held-out images.
 
     Args:
         source: a model or a bank: has `spec` and `sample(labels, *, generator)`. Reconstructions need `encode` and
@@ -121,14 +75,17 @@ def measure_fidelity(
         seed: of everything that is drawn.
         samples: how many to draw; by default as many as `test` has images, at most 10,000.
         classifier_steps: training steps of the classifier.
-        device: where to run the classifier; a GPU if there is one, else the CPU. The source stays where it is.
-        features: a classifier fitted before, to measure several sources in the same features.
+        device: where to run the networks; a GPU if there is one, else the CPU. The source stays where it is.
+        features: "classifier" (the default), "inception", "torchmetrics", or an extractor, such as a classifier fitted
+            before, to measure several sources in the same features.
+        accuracy_score: take the classification accuracy score too.
         progress: show progress bars.
 
     Raises:
         DataError: train, test, source and features of different formats or classes, parts that share images, or a
             source that cannot sample.
-        GenaugError: fewer than 4 samples or held-out images, or a number of steps below 1.
+        CheckpointError: a network whose weights are missing, or not the known ones.
+        GenaugError: fewer than 4 samples or held-out images, a number of steps below 1, or unknown features.
 
     >>> import genaug
     >>> from genaug.data import load_data
@@ -137,18 +94,24 @@ def measure_fidelity(
     >>> len(result.classes), result.images["samples"]
     (10, 599)
     """
-    _check_formats(source, train, test, features)
+    _check_formats(source, train, test)
     labels = choose_labels(test, samples=samples, seed=seed)
-    if features is None:
-        features = fit_features(train, seed=seed, steps=classifier_steps, device=device, progress=progress)
+    network = _find_network(features, test, device)
+    if isinstance(network, ClassifierFeatures):
+        classifier = network
+    else:
+        classifier = fit_features(train, seed=seed, steps=classifier_steps, device=device, progress=progress)
+        network = network or classifier
     compared, places = match_rows(train.labels, labels, seed=seed).unique(return_inverse=True)
-    held_out = features.extract(test.images)
-    drawn = [features.extract(chunk) for chunk in draw_samples(source, labels, seed=seed, progress=progress)]
-    synthetic, training = torch.cat(drawn), features.extract(train.images[compared])[places]
+    shown = progress and network is not classifier
+    held_out, expected = _look_at(_chunks(test.images, name="held-out images", progress=shown), network, classifier)
+    synthetic, found = _look_at(draw_samples(source, labels, seed=seed, progress=progress), network, classifier)
+    chunks = _chunks(train.images[compared], name="training images", progress=shown)
+    training = torch.cat([network.extract(chunk) for chunk in chunks])[places]
+    learned = _learn_from_samples(source, train, test, classifier, seed, progress) if accuracy_score else None
     errors = reconstruction_errors(source, test)
     measure = getattr(source, "measure", None)
     num_classes = test.spec.num_classes
-    found, expected = features.classify(synthetic), features.classify(held_out)
     recalls = [recall_per_class(*pair, num_classes=num_classes) for pair in ((labels, found), (test.labels, expected))]
     classes = []
     for index, name in enumerate(test.spec.class_names):
@@ -174,18 +137,79 @@ def measure_fidelity(
             "samples": len(labels),
             "training_compared": len(compared),
         },
-        features={"name": features.name, "num_features": features.num_features, **features.settings},
+        features=_describe(network),
+        classifier=_describe(classifier),
         sample_distance=_measure_all(held_out, synthetic, seed),
         training_distance=_measure_all(held_out, training, seed),
+        sample_manifold=_measure_manifold(held_out, synthetic),
+        training_manifold=_measure_manifold(held_out, training),
+        intra_class_fid=_mean_of_classes(classes, "fid"),
+        intra_class_kid=_mean_of_classes(classes, "kid"),
         held_out_scores=score_predictions(test.labels, expected, num_classes=num_classes),
         sample_scores=score_predictions(labels, found, num_classes=num_classes),
+        accuracy_score=learned,
         reconstruction_mse=None if errors is None else float(errors.mean()),
         model_scores=dict(measure(test.images, test.labels)) if callable(measure) else {},
         classes=tuple(classes),
     )
 
 
-def _check_formats(source: Any, train: LabeledImages, test: LabeledImages, features: ClassifierFeatures | None) -> None:
+def _find_network(
+    features: str | FeatureExtractor | None, test: LabeledImages, device: str | torch.device | None
+) -> FeatureExtractor | None:
+    """Return the extractor; None where a classifier is to be trained."""
+    if features is None or features == "classifier":
+        return None
+    if isinstance(features, ClassifierFeatures) and features.spec != test.spec:
+        raise DataError(f"features must be of the images in test, got {features.spec} and {test.spec}; fit them anew")
+    if features == "inception":
+        network: FeatureExtractor = load_inception(device=device)
+    elif features == "torchmetrics":
+        network = load_torchmetrics(device=device)
+    elif isinstance(features, FeatureExtractor):
+        network = features
+    else:
+        raise GenaugError(
+            "features must be 'classifier', 'inception', 'torchmetrics' or an extractor of features, "
+            f"got {shorten(features)}"
+        )
+    network.extract(test.images[:1])  # images that it cannot take show before anything is trained
+    return network
+
+
+def _describe(network: FeatureExtractor) -> dict[str, Any]:
+    return {"name": network.name, "num_features": network.num_features, **network.settings}
+
+
+def _chunks(images: Tensor, *, name: str, progress: bool) -> Iterator[Tensor]:
+    with progress_bar(name, total=len(images), enabled=progress) as update:
+        for chunk in images.split(CHUNK):
+            yield chunk
+            update(len(chunk))
+
+
+def _look_at(
+    chunks: Iterable[Tensor], network: FeatureExtractor, classifier: ClassifierFeatures
+) -> tuple[Tensor, Tensor]:
+    """Return the features (N, F) of images, and the classes (N,) that the classifier finds them in."""
+    features, seen = [], []
+    for chunk in chunks:
+        seen.append(classifier.extract(chunk))
+        features.append(seen[-1] if network is classifier else network.extract(chunk))
+    return torch.cat(features), classifier.classify(torch.cat(seen))
+
+
+def _learn_from_samples(
+    source: Any, train: LabeledImages, test: LabeledImages, like: ClassifierFeatures, seed: int, progress: bool
+) -> dict[str, Any]:
+    drawn = draw_samples(source, train.labels, seed=derive_seed(seed, "accuracy score"), progress=progress)
+    samples = LabeledImages(torch.cat(list(drawn)), train.labels, train.spec)
+    steps, device = like.settings.get("steps", STEPS), next(like.net.parameters()).device
+    student = fit_features(samples, seed=seed, steps=steps, device=device, progress=progress)
+    return {**student.score(test), "training_samples": len(samples)}
+
+
+def _check_formats(source: Any, train: LabeledImages, test: LabeledImages) -> None:
     spec = check_source(source)
     check_parts(train, test)
     pairs = zip(test.classes, train.counts, test.counts, strict=True)
@@ -204,8 +228,6 @@ def _check_formats(source: Any, train: LabeledImages, test: LabeledImages, featu
             f"source and test must have the same classes in the same order, got {shorten(list(spec.class_names))} and "
             f"{shorten(list(test.spec.class_names))}; take the data that the model was trained on"
         )
-    if features is not None and features.spec != test.spec:
-        raise DataError(f"features must be of the images in test, got {features.spec} and {test.spec}; fit them anew")
 
 
 def _measure_all(real: Tensor, other: Tensor, seed: int) -> Distance:
@@ -218,6 +240,17 @@ def _measure_class(real: Tensor, other: Tensor, seed: int) -> Distance:
     fid = frechet_distance(real, other) if least > real.shape[1] else None
     kid, kid_std = kernel_distance(real, other, seed=seed) if least >= LEAST_FOR_KID else (None, None)
     return Distance(fid, kid, kid_std)
+
+
+def _measure_manifold(real: Tensor, other: Tensor) -> ManifoldScores | None:
+    return manifold_scores(real, other, k=NEIGHBORS) if min(len(real), len(other)) > NEIGHBORS else None
+
+
+def _mean_of_classes(classes: Sequence[ClassFidelity], figure: str) -> ClassMean:
+    pairs = [[getattr(one.sample_distance, figure), getattr(one.training_distance, figure)] for one in classes]
+    known = [pair for pair in pairs if None not in pair]
+    samples, training = (fmean(column) for column in zip(*known, strict=True)) if known else (None, None)
+    return ClassMean(samples=samples, training=training, classes=len(known))
 
 
 def _plain(value: Tensor) -> float | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from genaug.bank import SampleBank
 from genaug.data import LabeledImages
 from genaug.evaluate.comparison import Comparison
+from genaug.evaluate.copies import CopyAudit
 from genaug.evaluate.drawing import can_reconstruct
 from genaug.images import to_uint8
 from genaug.seeding import make_generator
@@ -136,6 +137,41 @@ def plot_columns(columns: Mapping[str, torch.Tensor], path: Path, *, names: Sequ
     axis.tick_params(length=0)
     axis.set_frame_on(False)
     figure.suptitle(title, fontsize=8)
+    _save(figure, path)
+
+
+def plot_closest_pairs(audit: CopyAudit, path: Path) -> None:
+    """Save a picture of the closest pairs: samples above their nearest training images, then held-out images so.
+
+    There is a block for each of both in each space of the audit, nearest first. Above a pair stand its class and its
+    distance over the radius of near copies, at most 1 where it is one.
+
+    Args:
+        audit: what `audit_copies` returned.
+        path: PNG file.
+
+    Raises:
+        GenaugError: the disk is full or not writable.
+    """
+    blocks = [(space, held_out) for space in audit.spaces for held_out in (False, True)]
+    groups = [[pair for pair in audit.pairs if (pair.space, pair.held_out) == block] for block in blocks]
+    height, width = audit.pairs[0].image.shape[1:]
+    columns = max(len(pairs) for pairs in groups)
+    side = 0.85 * columns
+    block_height = side * 2 * (height + 1) / (columns * (width + 1)) + 0.75
+    figure = Figure(figsize=(side + 0.8, len(blocks) * block_height), layout="constrained")
+    axes = figure.subplots(len(blocks), 1, squeeze=False)[:, 0]
+    for axis, (space, held_out), pairs in zip(axes, blocks, groups, strict=True):
+        rows = [torch.stack([pair.image for pair in pairs]), torch.stack([pair.training_image for pair in pairs])]
+        axis.imshow(_tile(rows, height, width, columns=columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_yticks([(height + 1) * 0.5, (height + 1) * 1.5], ["held-out" if held_out else "sample", "training"])
+        places = [(width + 1) * (column + 0.5) for column in range(len(pairs))]
+        axis.set_xticks(places, [f"{pair.name[:14]}\n{pair.relative:.2f}" for pair in pairs])
+        axis.xaxis.tick_top()
+        axis.tick_params(length=0, labelsize=6)
+        axis.set_frame_on(False)
+        what = "held-out images" if held_out else "samples"
+        axis.set_title(f"{what} nearest to training images, {space}", fontsize=8)
     _save(figure, path)
 
 

@@ -38,6 +38,8 @@ class SampleFilter(ABC):
         if not spec.num_classes:
             raise DataError("spec must have class names, got none; pass DataSpec(..., class_names=(...))")
         self.spec = spec
+        self._known = torch.ones(spec.num_classes, dtype=torch.bool)  # classes that can be judged
+        self._fitted_to = "data"  # the argument that has images of them
         self.reset()
 
     def reset(self) -> None:
@@ -62,13 +64,14 @@ class SampleFilter(ABC):
             labels: the class that each was made as, int64 (n,).
 
         Raises:
-            DataError: images or labels of another kind than `spec` says.
+            DataError: images or labels of another kind than `spec` says, or of classes that the filter cannot judge.
         """
         self.spec.check_images(images)
         if images.ndim != 4:
             raise DataError(f"images must have shape (n, C, H, W), got {tuple(images.shape)}; add a first dimension")
         self.spec.check_labels(labels, count=len(images))
         labels = labels.cpu()
+        self.check_classes(labels)
         if not len(labels):
             return torch.zeros(0, dtype=torch.bool)
         mask = torch.cat([self.judge(to_uint8(part).cpu(), own) for part, own in split_batches(CHUNK, images, labels)])
@@ -80,11 +83,17 @@ class SampleFilter(ABC):
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return which of at most 256 uint8 images (n, C, H, W) with labels (n,) to keep: bool (n,) on the CPU."""
 
-    def _check_known(self, labels: Tensor, known: Tensor, *, what: str) -> None:
-        """Raise a `DataError` for labels of classes that are not `known` (num_classes,), bool."""
-        if not bool(known[labels].all()):
-            names = [self.spec.class_names[index] for index in labels[~known[labels]].unique().tolist()]
-            raise DataError(f"{what} must have images of every class that is judged, got none of {shorten(names)}")
+    def check_classes(self, classes: Tensor) -> None:
+        """Check that the filter can judge these classes, int64 (n,); a bank asks before it draws.
+
+        Raises:
+            DataError: classes that the filter was fitted without.
+        """
+        if not bool(self._known[classes].all()):
+            names = [self.spec.class_names[index] for index in classes[~self._known[classes]].unique().tolist()]
+            raise DataError(
+                f"{self._fitted_to} must have images of every class that is judged, got none of {shorten(names)}"
+            )
 
 
 def class_quantiles(

@@ -7,9 +7,9 @@ from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError
 from genaug.features import ClassifierFeatures
 from genaug.filters.base import CHUNK, SampleFilter, check_number, class_quantiles
+from genaug.metrics.neighbors import STORED_CHUNK, nearest_rows
 from genaug.models.running import inference, split_batches
 
-STORED_CHUNK = 8192  # features of real images that are compared at once
 ROUNDING = 1e-3  # of the length of features: below it an image can be from itself, run in a batch of another size
 
 
@@ -117,7 +117,6 @@ class PrototypeBand(SampleFilter):
 
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return which images lie in the band of their class: bool (n,)."""
-        self._check_known(labels, self._known, what="data")
         distances = self._measure(self.features.extract(images), labels)
         inside: Tensor = (self.low[labels] <= distances) & (distances <= self.high[labels])
         return inside
@@ -165,28 +164,18 @@ class NotACopy(SampleFilter):
         # others, such as mps, have no float64
         self._stored = features.extract(data.images).to(device if device.type == "cuda" else "cpu")
         self._labels = data.labels.cpu()
-        starts = range(0, len(data), CHUNK)
-        distances = torch.cat([self._nearest(self._stored[at : at + CHUNK], first=at)[0] for at in starts])
+        rows = torch.arange(len(data)).split(CHUNK)  # none of which is compared with itself
+        distances = torch.cat([self._nearest(self._stored[part], exclude=part)[0] for part in rows])
         (radius,) = class_quantiles(
             distances, self._labels, num_classes=self.spec.num_classes, quantiles=[quantile], shrinkage=shrinkage
         )
         self.radius = radius.clamp(min=ROUNDING * float(self._stored.norm(dim=1).mean()))
 
-    def _nearest(self, found: Tensor, *, first: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return distance and row of the nearest stored image; `found` may be stored itself, from row `first` on."""
-        found = found.to(self._stored.device, torch.float64)  # squares of near features cancel in float32
-        best = torch.full((len(found),), float("inf"), dtype=torch.float64, device=found.device)
-        rows = torch.zeros(len(found), dtype=torch.int64, device=found.device)
-        for start in range(0, len(self._stored), STORED_CHUNK):
-            distances = torch.cdist(found, self._stored[start : start + STORED_CHUNK].double())
-            if first is not None:
-                itself = torch.arange(len(found), device=found.device)
-                inside = (itself + first >= start) & (itself + first < start + distances.shape[1])
-                distances[itself[inside], itself[inside] + first - start] = float("inf")
-            least, places = distances.min(1)
-            rows = torch.where(least < best, places + start, rows)
-            best = torch.minimum(best, least)
-        return best.cpu(), rows.cpu()
+    def _nearest(self, found: Tensor, *, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return distance and row of the nearest stored image."""
+        found = found.to(self._stored.device)
+        distances, rows = nearest_rows(found, self._stored, exclude=exclude, chunk=STORED_CHUNK)
+        return distances.cpu(), rows.cpu()
 
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return which images are farther from all stored ones than the radius: bool (n,)."""

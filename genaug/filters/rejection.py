@@ -15,6 +15,7 @@ from genaug.devices import choose_device
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.filters.base import SampleFilter, check_number
 from genaug.images import to_uint8
+from genaug.models.base import Model, require
 from genaug.models.running import inference
 from genaug.seeding import derive_seed, make_generator
 
@@ -28,33 +29,38 @@ class DiscriminatorRejection(SampleFilter):
     """Discriminator rejection sampling (Azadi et al., 2019): the higher a sample's score, the likelier it is kept.
 
     The scores are calibrated first: a logistic regression between held-out real images and samples turns them into
-    D, the logarithm of how much likelier an image is among real ones. A burn-in then takes the greatest D of the
-    samples of each class, M, and from F = D - M - log(1 - exp(D - M - epsilon)) the value gamma that `percentile`
-    percent of them do not exceed. A sample is kept with probability sigmoid(F - gamma); samples beyond M count as M.
+    D, the logarithm of how much likelier an image is among real ones. It sees the scores less their mean over the
+    samples of the class, as some losses of discriminators, such as the relativistic one, leave the level of a class
+    open. A burn-in then takes the greatest D of the samples of each class, M, and from
+    F = D - M - log(1 - exp(D - M - epsilon)) the value gamma that `percentile` percent of them do not exceed. A sample
+    is kept with probability sigmoid(F - gamma) (section 3 of the paper); samples beyond M count as M.
 
     Where the paper takes gamma from each batch, and raises M as it goes on, both are fixed here after the burn-in, and
     the coin that is tossed for a sample depends on `seed`, its pixels and its label: the verdict is the same in any
-    batch and order. A sample that is drawn twice, as from a bank, gets the same verdict twice. Only a score that also
-    looks at the rest of its batch (minibatch standard deviation) changes that: it is given images of one class at a
-    time, here and by a bank, and its verdicts repeat where the same bank is drawn again.
+    batch and order. A sample that is drawn twice, as from a bank, gets the same verdict twice. Only a function of your
+    own that looks at the rest of its batch (minibatch standard deviation) changes that, as `GAN.discriminate` does not:
+    it is given images of one class at a time, here and by a bank, and its verdicts repeat where the same bank is drawn
+    again.
 
     Args:
-        score: called with uint8 images (n, C, H, W) and labels (n,) on `device`; returns logits (n,), higher for real
-            images. A module runs in evaluation mode.
+        score: a model that can discriminate, such as a `GAN`; or what is called with uint8 images (n, C, H, W) and
+            labels (n,) on `device`, and returns logits (n,), higher for real images. Modules run in evaluation mode.
         source: the model or bank whose samples will be filtered.
         held_out: real images that neither `score` nor `source` has learned from.
         seed: of the burn-in's samples and of the coins.
         burn_in: samples to draw of each class, at least 2.
         percentile: from 0 to 100; the higher, the fewer and better samples are kept.
-        device: where `score` gets its images; by default where a module's weights are, or the CPU.
+        device: where `score` gets its images; by default where the weights of a model or module are, or the CPU.
 
-    Attributes `slope` and `offset` hold the calibration, `highest` and `gamma` (num_classes,) the burn-in.
+    Attributes `slope`, `offset` and `centers` (num_classes,) hold the calibration, D = slope (score - center) + offset;
+    `highest` and `gamma` (num_classes,) the burn-in.
 
     Raises:
         DataError: a source without classes, held-out images of other classes or another size, or none of the classes
             that the source has; a score that is no finite tensor (n,), or no higher on real images than on samples;
             later, samples of a class that the source had none of.
-        GenaugError: a burn-in, percentile, seed or device that cannot be used.
+        GenaugError: a model that cannot discriminate, or no function; a burn-in, percentile, seed or device that cannot
+            be used.
 
     >>> import genaug
     >>> from genaug.data import load_data
@@ -68,7 +74,7 @@ class DiscriminatorRejection(SampleFilter):
 
     def __init__(
         self,
-        score: Score,
+        score: Score | Model,
         source: Any,
         *,
         held_out: LabeledImages,
@@ -87,21 +93,35 @@ class DiscriminatorRejection(SampleFilter):
                 f"held_out must have the classes of source in the same order, {shorten(names)}, got "
                 f"{shorten(self.spec.class_names)}"
             )
+        self._net = score if isinstance(score, nn.Module) else nn.Identity()
+        self.score: Score = require(score, "discriminate") if isinstance(score, Model) else score
+        if not callable(self.score):
+            raise GenaugError(
+                f"score must be a model that can discriminate, or a function of images and labels, got {shorten(score)}"
+            )
         if device is None:
-            weight = next(score.parameters(), None) if isinstance(score, nn.Module) else None
+            weight = next(self._net.parameters(), None)
             device = "cpu" if weight is None else weight.device
-        self.score, self._device = score, choose_device(device)
+        self._device = choose_device(device)
+        self._fitted_to = "source"
         self._key = str(derive_seed(seed, "rejection")).encode()
         # a bank may have no samples of a class
         self._known = torch.tensor(getattr(source, "counts", None) or [1] * len(names)) > 0
         classes = self._known.nonzero().flatten().tolist()
         drawn = {index: self._score_source(source, index, burn_in, seed) for index in classes}
-        self.slope, self.offset = _calibrate({index: self._score_real(held_out, index) for index in classes}, drawn)
-        self.highest, self.gamma = torch.zeros(2, len(names), dtype=torch.float64)
+        real = {index: self._score_real(held_out, index) for index in classes}
+        self.centers, self.highest, self.gamma = torch.zeros(3, len(names), dtype=torch.float64)
         for index, logits in drawn.items():
-            self.highest[index] = (self.slope * logits + self.offset).max()
-            values = self._shape(logits, torch.full((burn_in,), index))
+            self.centers[index] = logits.mean()
+        self.slope, self.offset = _calibrate(*(self._center(scores) for scores in (real, drawn)))
+        for index, logits in self._center(drawn).items():
+            ratios = self.slope * logits + self.offset
+            self.highest[index] = ratios.max()
+            values = _shape(ratios - self.highest[index])
             self.gamma[index] = float(np.quantile(values.numpy(), share))
+
+    def _center(self, scores: dict[int, Tensor]) -> dict[int, Tensor]:
+        return {index: logits - self.centers[index] for index, logits in scores.items()}
 
     def _score_source(self, source: Any, index: int, count: int, seed: int) -> Tensor:
         scores = []
@@ -121,7 +141,7 @@ class DiscriminatorRejection(SampleFilter):
 
     def _score(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the logits (n,) of uint8 images, float64 on the CPU."""
-        with inference(self.score) if isinstance(self.score, nn.Module) else torch.no_grad():
+        with inference(self._net):
             logits = self.score(images.to(self._device), labels.to(self._device))
         if not isinstance(logits, Tensor) or logits.shape != labels.shape or not logits.is_floating_point():
             got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
@@ -130,20 +150,15 @@ class DiscriminatorRejection(SampleFilter):
             raise DataError("score must return finite logits, got infinite ones or NaN")
         return logits.double().cpu()
 
-    def _shape(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return F (n,) of logits, without gamma."""
-        below = (self.slope * logits + self.offset - self.highest[labels]).clamp(max=0)
-        shaped: Tensor = below - torch.log(-torch.expm1(below - EPSILON))
-        return shaped
-
     def probabilities(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the probability that each of at most 256 images (n, C, H, W) with labels (n,) is kept: float64 (n,).
 
         Raises:
             DataError: as a call of the filter.
         """
-        self._check_known(labels, self._known, what="source")
-        return torch.sigmoid(self._shape(self._score(to_uint8(images), labels), labels) - self.gamma[labels])
+        self.check_classes(labels)
+        ratios = self.slope * (self._score(to_uint8(images), labels) - self.centers[labels]) + self.offset
+        return torch.sigmoid(_shape(ratios - self.highest[labels]) - self.gamma[labels])
 
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return which images to keep, as the coin of each falls: bool (n,)."""
@@ -157,11 +172,18 @@ class DiscriminatorRejection(SampleFilter):
         return (int.from_bytes(digest, "little") >> 11) / 2**53
 
 
+def _shape(below: Tensor) -> Tensor:
+    """Return F (n,), without gamma, of D - M (n,)."""
+    below = below.clamp(max=0)
+    shaped: Tensor = below - torch.log(-torch.expm1(below - EPSILON))
+    return shaped
+
+
 def _calibrate(real: dict[int, Tensor], drawn: dict[int, Tensor]) -> tuple[float, float]:
     """Return slope and offset that turn scores into logarithms of the ratio of real images to samples (Platt, 1999).
 
-    Takes scores of real images and of samples, by class. Samples of a class weigh as much in all as its real images, so
-    that the shares of the classes do not matter.
+    Takes scores of real images and of samples, by class, less the mean of the class's samples. Samples of a class weigh
+    as much in all as its real images, so that the shares of the classes do not matter.
     """
     both = [index for index in drawn if len(real[index])]
     if not both:
@@ -189,9 +211,9 @@ def _calibrate(real: dict[int, Tensor], drawn: dict[int, Tensor]) -> tuple[float
         optimizer.step(step)
     slope, offset = line.tolist()
     if not deviation or slope <= 0:
-        means = " and ".join(f"{float(part.mean()):.4g}" for part in (scores[:total], scores[total:]))
         raise DataError(
-            f"score must be higher on held-out real images than on samples, got means of {means}; a discriminator that "
-            "knows its training images by heart cannot filter"
+            "score must be higher on held-out real images than on samples, got a difference of "
+            f"{float(scores[:total].mean()):.4g} on average; a discriminator that knows its training images by heart "
+            "cannot filter"
         )
     return slope / deviation, offset - slope * mean / deviation

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genaug.errors import GenaugError, shorten
+from genaug.metrics.manifold import check_features
 from genaug.seeding import derive_seed, own_randomness
 
 KERNEL_SUBSETS = 100
@@ -33,7 +34,7 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    real, synthetic = _check_features(real, synthetic, least=2)
+    real, synthetic = _check_rows(real, synthetic, least=2)
     metric = FrechetInceptionDistance(feature=_Given(real.shape[1]))
     center = real.mean(0)  # of no influence on the distance, but on the rounding of sums of squares
     metric.update(real - center, real=True)
@@ -74,7 +75,7 @@ def kernel_distance(
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    real, synthetic = _check_features(real, synthetic, least=4)
+    real, synthetic = _check_rows(real, synthetic, least=4)
     rows = min(len(real), len(synthetic))
     size = min(KERNEL_SUBSET_SIZE, rows // 2) if subset_size is None else subset_size
     if type(subsets) is not int or subsets < 1:
@@ -102,23 +103,10 @@ class _Given(nn.Module):
         return features
 
 
-def _check_features(real: Tensor, synthetic: Tensor, *, least: int) -> tuple[Tensor, Tensor]:
+def _check_rows(real: Tensor, synthetic: Tensor, *, least: int) -> list[Tensor]:
     """Return both sets on the CPU in float64, in which alone sums over thousands of rows are exact enough."""
-    for name, features in (("real", real), ("synthetic", synthetic)):
-        if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point():
-            got = (
-                f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-            )
-            raise GenaugError(f"{name} must be a tensor of floats (N, F), got {got}; flatten features with .flatten(1)")
-        if len(features) < least or not features.shape[1]:
-            raise GenaugError(
-                f"{name} must have at least {least} rows and 1 column, got {tuple(features.shape)}; pass more images"
-            )
-        if not features.isfinite().all():
-            raise GenaugError(f"{name} must be finite, got NaN or infinite values; look for them in the images")
-    if real.shape[1] != synthetic.shape[1]:
-        raise GenaugError(
-            f"real and synthetic must be as wide, got {real.shape[1]} and {synthetic.shape[1]} features; "
-            "take both from one extractor"
-        )
-    return real.detach().cpu().double(), synthetic.detach().cpu().double()
+    checked = [features.cpu() for features in check_features(real=real, synthetic=synthetic)]
+    for name, features in zip(("real", "synthetic"), checked, strict=True):
+        if len(features) < least:
+            raise GenaugError(f"{name} must have at least {least} rows, got {tuple(features.shape)}; pass more images")
+    return checked

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from genaug.errors import GenaugError, shorten
 
-CHUNK = 2**22  # distances held at once, 32 MiB
+CHUNK = 2**22  # numbers held at once, 32 MiB
+SPARE = 8  # candidates beyond the nearest k
+EPSILON = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def manifold_scores(real: Tensor, synthetic: Tensor, *, k: int = 5) -> ManifoldS
     density of a set of copies of the real rows is 1 + 1 / k here.
 
     All four depend on k and on the numbers of rows; compare them at equal ones. The distances are Euclidean, in
-    float64, on the device of `real`; memory grows with N + M, time with (N + M)^2.
+    float64, on the device of `real`; memory grows with N + M, time with (N + M)^2. Ten thousand rows of each take
+    about 15 seconds on one core with 128 features, two minutes with 2048.
 
     Args:
         real: features (N, F), at least k + 1 rows.
@@ -69,12 +72,13 @@ def manifold_scores(real: Tensor, synthetic: Tensor, *, k: int = 5) -> ManifoldS
     synthetic_radii = nearest_neighbors(synthetic, synthetic, k=k, exclude_self=True)[0][:, -1]
     precise = torch.zeros(len(synthetic), dtype=torch.bool, device=real.device)
     recalled = covered = pairs = 0
-    for start, distances in _chunks(real, synthetic):
-        in_real = distances <= real_radii[start : start + len(distances), None]
+    for start, part, estimates, slack in _chunks(real, synthetic):
+        radii = real_radii[start : start + len(part), None]
+        in_real = _within(radii, part, synthetic, estimates, slack)
         precise |= in_real.any(0)
         pairs += int(in_real.sum())
         covered += int(in_real.any(1).sum())
-        recalled += int((distances <= synthetic_radii).any(1).sum())
+        recalled += int(_within(synthetic_radii, part, synthetic, estimates, slack).any(1).sum())
     return ManifoldScores(
         precision=int(precise.sum()) / len(synthetic),
         recall=recalled / len(real),
@@ -88,8 +92,9 @@ def nearest_neighbors(
 ) -> tuple[Tensor, Tensor]:
     """Return the distances (N, k), float64, and rows (N, k), int64, of the k references nearest to each query.
 
-    Nearest first; of references equally near any is taken. All pairs are compared, in Euclidean distance and without
-    the matrix product that would round small distances away: that of a copy is exactly 0. Memory grows with N + M.
+    Nearest first; of references equally near any is taken. All pairs are compared, in Euclidean distance. A matrix
+    product, which is fast and rounds small distances away, chooses candidates alone: that of a copy is exactly 0.
+    Memory grows with N + M.
 
     Args:
         queries: features (N, F), at least 1 row.
@@ -114,11 +119,11 @@ def nearest_neighbors(
         )
     _check_k(k, rows=len(references) - exclude_self)
     found = []
-    for start, distances in _chunks(queries, references):
+    for start, part, estimates, slack in _chunks(queries, references):
         if exclude_self:
-            distances.diagonal(start).fill_(torch.inf)
-        found.append(distances.topk(k, largest=False))
-    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+            estimates.diagonal(start).fill_(torch.inf)
+        found.append(_nearest(part, references, estimates, slack, k=k))
+    return torch.cat([distances for distances, _ in found]), torch.cat([rows for _, rows in found])
 
 
 def check_features(**features: Tensor) -> list[Tensor]:
@@ -155,9 +160,51 @@ def _check_k(k: int, *, rows: int) -> None:
         raise GenaugError(f"k must be at most {rows}, the rows to choose from, got {k}; pass more images or lower k")
 
 
-def _chunks(queries: Tensor, references: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield the distances of some queries (rows) to all references (columns), with the number of the first query."""
+def _chunks(queries: Tensor, references: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Yield some queries after others: the number of the first, the queries (n, F), estimates (n, M), slack (n, M).
+
+    The estimates are squared distances to the references by a matrix product, which are off by less than the slack:
+    that of sums of F products in float64 (Higham 2002, "Accuracy and Stability of Numerical Algorithms", section 3.1),
+    with a factor to spare.
+    """
+    rows, width = references.shape
+    center = references.mean(0)
+    centered = references - center
+    norms = centered.square().sum(1)
     start = 0
-    for part in queries.split(max(1, CHUNK // len(references))):
-        yield start, torch.cdist(part, references, compute_mode="donot_use_mm_for_euclid_dist")
+    for part in queries.split(max(1, CHUNK // max(rows, SPARE * width))):
+        moved = part - center
+        scale = moved.square().sum(1, keepdim=True) + norms
+        yield start, part, torch.addmm(scale, moved, centered.T, alpha=-2), scale * (8 * (width + 8) * EPSILON)
         start += len(part)
+
+
+def _nearest(part: Tensor, references: Tensor, estimates: Tensor, slack: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
+    """Return distances and rows of the k nearest references, certain in spite of the slack of the estimates."""
+    count = min(k + SPARE, estimates.shape[1])
+    near = estimates.topk(count, largest=False)
+    exact = _distances(part[:, None], references[near.indices]).masked_fill_(near.values.isinf(), torch.inf)
+    distances, places = exact.topk(k, largest=False)
+    rows = near.indices.gather(1, places)
+    unsure = (distances[:, -1].square() + 2 * slack.amax(1) >= near.values[:, -1]) & (distances[:, -1] > 0)
+    if count < estimates.shape[1] and unsure.any():
+        part, left_out = part[unsure], estimates[unsure].isinf()
+        exact = torch.cdist(part, references, compute_mode="donot_use_mm_for_euclid_dist")
+        rows[unsure] = exact.masked_fill_(left_out, torch.inf).topk(k, largest=False).indices
+        distances[unsure] = _distances(part[:, None], references[rows[unsure]])
+    return distances, rows
+
+
+def _within(radii: Tensor, part: Tensor, references: Tensor, estimates: Tensor, slack: Tensor) -> Tensor:
+    """Return which distances (n, M) are at most the radii, which broadcast to them, whatever the slack of estimates."""
+    squares = radii.square().expand_as(estimates)
+    inside = estimates <= squares
+    close = ((estimates - squares).abs() <= slack).nonzero()
+    for rows, columns in (some.T for some in close.split(max(1, CHUNK // part.shape[1]))):
+        inside[rows, columns] = _distances(part[rows], references[columns]) <= radii.expand_as(estimates)[rows, columns]
+    return inside
+
+
+def _distances(one: Tensor, other: Tensor) -> Tensor:
+    distances: Tensor = torch.linalg.vector_norm(one - other, dim=-1)
+    return distances

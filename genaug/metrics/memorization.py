@@ -182,17 +182,14 @@ def data_copying_test(
         )
     if type(least_synthetic) is not int or least_synthetic < 1:
         raise GenaugError(f"least_synthetic must be an integer of at least 1, got {shorten(least_synthetic)}")
-    centers = _centers(train, cells=cells, seed=seed)
+    centers = cell_centers(train, cells=cells, seed=seed)
     (test_distances, test_cells), (distances, own_cells) = (
         (nearest_neighbors(rows, train)[0].flatten(), nearest_neighbors(rows, centers)[1].flatten())
         for rows in (test, synthetic)
     )
-    scores, weights = [], []
-    for cell in range(cells):
-        tested, drawn = test_distances[test_cells == cell], distances[own_cells == cell]
-        if len(tested) and len(drawn) >= least_synthetic:
-            scores.append(_mann_whitney_score(drawn, tested))
-            weights.append(len(tested) / len(test))
+    scores, weights = cell_scores(
+        test_distances, test_cells, distances, own_cells, cells=cells, least_synthetic=least_synthetic
+    )
     if not scores:
         raise GenaugError(
             f"synthetic must have at least {least_synthetic} rows in some cell with test rows, got none such among "
@@ -200,6 +197,36 @@ def data_copying_test(
         )
     weighted = math.fsum(score * weight for score, weight in zip(scores, weights, strict=True))
     return DataCopyingTest(weighted / math.fsum(weights), tuple(scores), tuple(weights))
+
+
+def cell_scores(
+    test_distances: Tensor,
+    test_cells: Tensor,
+    distances: Tensor,
+    own_cells: Tensor,
+    *,
+    cells: int,
+    least_synthetic: int = LEAST_SYNTHETIC,
+) -> tuple[list[float], list[float]]:
+    """Return z-scores and weights of `DataCopyingTest`, of the cells that count, from distances to training rows.
+
+    Args:
+        test_distances, test_cells: distance of each test row to the nearest training row, and its cell, (N,).
+        distances, own_cells: the same of synthetic rows, (M,).
+        cells: number of cells.
+        least_synthetic: as in `data_copying_test`.
+
+    >>> zeros = torch.zeros(3, dtype=torch.int64)
+    >>> cell_scores(torch.arange(3.0), zeros, torch.arange(3.0), zeros, cells=1, least_synthetic=1)
+    ([0.0], [1.0])
+    """
+    scores, weights = [], []
+    for cell in range(cells):
+        tested, drawn = test_distances[test_cells == cell], distances[own_cells == cell]
+        if len(tested) and len(drawn) >= least_synthetic:
+            scores.append(_mann_whitney_score(drawn, tested))
+            weights.append(len(tested) / len(test_distances))
+    return scores, weights
 
 
 def _mann_whitney_score(larger: Tensor, smaller: Tensor) -> float:
@@ -212,7 +239,12 @@ def _mann_whitney_score(larger: Tensor, smaller: Tensor) -> float:
     return (float(below.sum()) / 2 - m * n / 2) / math.sqrt(variance) if len(ties) > 1 else 0.0
 
 
-def _centers(train: Tensor, *, cells: int, seed: int) -> Tensor:
+def cell_centers(train: Tensor, *, cells: int, seed: int) -> Tensor:
+    """Return centers (cells, F) of training rows (L, F) by k-means: the cells of `data_copying_test`.
+
+    >>> cell_centers(torch.tensor([[0.0], [2.0]]), cells=1, seed=0)
+    tensor([[1.]])
+    """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 

@@ -197,7 +197,7 @@ class GAN(Model):
             points = draw_uniform((len(labels),), generator, self.device)
             drawn = torch.searchsorted(self.class_shares.cumsum(0), points, right=True).clamp(max=self.null_label - 1)
             labels = torch.where(known[labels], labels, drawn)
-        with inference(self):
+        with inference(self.generator):
             chunks = split_batches(batch_size, latents, labels)
             return from_model(torch.cat([self.generator(z, y) for z, y in chunks]))
 

@@ -11,37 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genaug.models.adversarial import minibatch_std
-from genaug.models.layers import pyramid, stage_widths
+from genaug.models.layers import Downsample, Upsample, pyramid, stage_widths
 from genaug.spec import DataSpec
 
 if TYPE_CHECKING:
     from genaug.models.gan import GANConfig
-
-
-class Enlarge(nn.Conv2d):
-    """1x1 convolution, then bilinear resizing: (N, C, h, w) -> (N, C', H, W).
-
-    As in Karras et al. 2020 and Huang et al. 2024; pixel shuffle left a grid in the images, which took long to go.
-    """
-
-    def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
-        super().__init__(inputs, outputs, 1)
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features at `size`."""
-        return F.interpolate(super().forward(x), size=self.size, mode="bilinear", align_corners=False)
-
-
-class Shrink(nn.Conv2d):
-    """Mean of 2x2 places, then 1x1 convolution: (N, C, H, W) -> (N, C', ceil(H/2), ceil(W/2))."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features at half the size."""
-        return super().forward(F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False))
 
 
 class ModulatedBlock(nn.Module):
@@ -89,10 +63,9 @@ class Generator(nn.Module):
         self.ups, self.blocks = nn.ModuleList(), nn.ModuleList()
         for stage in reversed(range(len(sizes))):
             last = stage + 1 == len(sizes)
-            self.ups.append(nn.Identity() if last else Enlarge(widths[stage + 1], widths[stage], sizes[stage]))
-            self.blocks.append(
-                nn.ModuleList(ModulatedBlock(widths[stage], config.style_dim) for _ in range(config.blocks))
-            )
+            self.ups.append(nn.Identity() if last else Upsample(widths[stage + 1], widths[stage], sizes[stage]))
+            blocks = config.blocks if stage or len(sizes) == 1 else 0  # at the full size they cost the most
+            self.blocks.append(nn.ModuleList(ModulatedBlock(widths[stage], config.style_dim) for _ in range(blocks)))
         self.to_image = nn.Conv2d(config.width, spec.channels, 3, padding=1)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
@@ -122,8 +95,8 @@ class Discriminator(nn.Module):
         self.from_image = nn.Conv2d(spec.channels, widths[0], 3, padding=1)
         self.stages = nn.ModuleList()
         for stage in range(len(sizes)):
-            blocks = [CriticBlock(widths[stage]) for _ in range(config.blocks)]
-            down = [Shrink(widths[stage - 1], widths[stage])] if stage else []
+            blocks = [CriticBlock(widths[stage]) for _ in range(config.blocks if stage or len(sizes) == 1 else 0)]
+            down = [Downsample(widths[stage - 1], widths[stage])] if stage else []
             self.stages.append(nn.Sequential(*down, *blocks))
         self.group = config.minibatch_std
         inputs = (widths[-1] + bool(self.group)) * math.prod(sizes[-1])

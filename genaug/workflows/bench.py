@@ -25,6 +25,7 @@ from genaug.training import Recipe, TrainingConfig, train
 from genaug.training.schedules import cosine_with_warmup, ema_with_ramp
 from genaug.workflows.bench_loaders import bench_loaders
 from genaug.workflows.bench_pythae import BATCH, CONFIG, make_sides
+from genaug.workflows.bench_sampling import bench_sampling
 from genaug.workflows.bench_transforms import bench_transforms
 from genaug.workflows.scale import bench_scale
 from genaug.workflows.timing import Row, take_turns, time_call, time_process
@@ -188,6 +189,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "engine": bench_engine,
     "training": bench_training,
     "bank": bench_bank,
+    "sampling": bench_sampling,
     "transforms": bench_transforms,
     "loaders": bench_loaders,
     "jitter": bench_jitter,

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.devices import choose_device
 from genaug.errors import DataWarning, GenaugError, shorten
 from genaug.evaluate import FidelityResult, measure_fidelity
+from genaug.evaluate.figures import NEIGHBORS
 from genaug.evaluate.plots import plot_fidelity
 from genaug.features import STEPS
 from genaug.storage import check_vacant, expand, new_directory, write_json
@@ -37,6 +39,8 @@ def run_fidelity(
     validation: float | None = None,
     samples: int | None = None,
     classifier_steps: int = STEPS,
+    features: str = "classifier",
+    accuracy_score: bool = True,
     reading: Mapping[str, Any] | None = None,
     limit_per_class: int | None = None,
     longtail: float | None = None,
@@ -58,6 +62,8 @@ def run_fidelity(
             are then among those that the recipe's `validation_fraction` kept from the model.
         samples: how many to draw.
         classifier_steps: training steps of the classifier.
+        features: "classifier", "inception" or "torchmetrics".
+        accuracy_score: train a classifier on samples too, and test it on the held-out images.
         reading: further arguments of `load_data` for both parts.
         limit_per_class, longtail: of the training part; drawn with the seed of the model's recipe, as `genaug train`
             does.
@@ -99,6 +105,8 @@ def run_fidelity(
         samples=samples,
         classifier_steps=classifier_steps,
         device=where,
+        features=features,
+        accuracy_score=accuracy_score,
         progress=progress,
     )
     print_fidelity(result)
@@ -112,11 +120,7 @@ def run_fidelity(
 def print_fidelity(result: FidelityResult) -> None:
     """Print the figures of all images and of each class, and what they were taken in."""
     console = Console()
-    table = Table(
-        "class", "images", "FID", "real", "KID", "real", "found", "real", "MSE", box=SIMPLE, padding=(0, 1, 0, 0)
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _make_table("class", "images", "FID", "real", "KID", "real", "found", "real", "MSE")
     everything = [result.sample_scores["accuracy"], result.held_out_scores["accuracy"], result.reconstruction_mse]
     ours, real = result.sample_distance, result.training_distance
     table.add_row("all", str(result.images["held_out"]), *_cells(ours, real, *everything), style="bold")
@@ -126,21 +130,52 @@ def print_fidelity(result: FidelityResult) -> None:
     if len(result.classes) > MAX_ROWS:
         table.add_row(f"... {len(result.classes) - MAX_ROWS} more")
     console.print(table)
-    features, images = result.features, result.images
+    console.print(_tabulate_scores(result))
+    images, width = result.images, result.features["num_features"]
+    trained = f"a classifier trained on {images['training']} training images"
+    network = trained if result.features["name"] == "classifier" else f"the network '{result.features['name']}'"
     lines = [
-        f"{images['samples']} samples against {images['held_out']} held-out images, in {features['num_features']} "
-        f"features of a classifier trained on {images['training']} training images.",
+        f"{images['samples']} samples against {images['held_out']} held-out images, in {width} features of {network}.",
         f"real: as many training images with the same labels ({images['training_compared']} different ones), and, of "
         "found, the held-out images.",
-        "found: share that the classifier finds in their class, in percent. MSE: of reconstructions, on the [0, 1] "
-        "scale.",
-        f"FID of a class needs more than {features['num_features']} images.",
+        f"found: share that {'the classifier' if network == trained else trained} finds in their class, in percent. "
+        "MSE: of reconstructions, on the [0, 1] scale.",
+        f"FID of a class needs more than {width} images. Precision to coverage: of the {NEIGHBORS} nearest neighbors.",
     ]
+    if result.accuracy_score is not None:
+        lines.append(
+            f"accuracy score: share of the held-out images that a classifier trained on "
+            f"{result.accuracy_score['training_samples']} samples knows (real: on as many training images), in percent."
+        )
     if result.model_scores:
         figures = ", ".join(f"{name} {value}" for name, value in result.model_scores.items())
         lines.append(f"the model on the held-out images: {figures}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tabulate_scores(result: FidelityResult) -> Table:
+    table = _make_table("score", "samples", "real")
+    for figure, mean in (("FID", result.intra_class_fid), ("KID", result.intra_class_kid)):
+        if mean.samples is not None and mean.training is not None:
+            row = f"{figure}, mean over {mean.classes} of {len(result.classes)} classes"
+            table.add_row(row, f"{mean.samples:.3f}", f"{mean.training:.3f}")
+    if result.sample_manifold is not None and result.training_manifold is not None:
+        real = asdict(result.training_manifold)
+        for name, value in asdict(result.sample_manifold).items():
+            table.add_row(name, f"{value:.3f}", f"{real[name]:.3f}")
+    if result.accuracy_score is not None:
+        ours, theirs = result.accuracy_score, result.held_out_scores
+        for row, name in (("accuracy score", "accuracy"), ("mean over classes", "balanced_accuracy")):
+            table.add_row(row, f"{100 * ours[name]:.1f}", f"{100 * theirs[name]:.1f}")
+    return table
+
+
+def _make_table(*columns: str) -> Table:
+    table = Table(*columns, box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
 
 
 def _cells(ours: Any, real: Any, found: float | None, right: float | None, error: float | None) -> list[str]:

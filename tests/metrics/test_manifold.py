@@ -69,14 +69,14 @@ def test_the_size_of_chunks_does_not_matter(monkeypatch, size, exclude_self):
 def test_distances_of_more_pairs_than_a_chunk_are_never_held_at_once(monkeypatch):
     monkeypatch.setitem(manifold_scores.__globals__, "CHUNK", 100)
     sizes = []
-    cdist = torch.cdist
+    addmm = torch.addmm
 
     def count(*args: Any, **options: Any) -> Tensor:
-        found = cdist(*args, **options)
+        found = addmm(*args, **options)
         sizes.append(found.numel())
         return found
 
-    monkeypatch.setattr(torch, "cdist", count)
+    monkeypatch.setattr(torch, "addmm", count)
     manifold_scores(draw(30, 3, seed=0), draw(17, 3, seed=1), k=2)
     assert sum(sizes) == 30 * 30 + 17 * 17 + 30 * 17
     assert max(sizes) <= 100
@@ -89,6 +89,32 @@ def test_small_distances_far_from_the_origin_are_exact():
     step[3] = 2.0**-20
     assert (nearest_neighbors(queries, queries)[0] == 0).all()
     assert (nearest_neighbors(queries + step, queries)[0] == 2.0**-20).all()
+
+
+def tight(rows: int, *, seed: int) -> Tensor:
+    """Clusters far apart, of rows so near to each other that a matrix product tells them from no other."""
+    generator = torch.Generator().manual_seed(seed)
+    places = 1e3 * draw(3, 5, seed=0)[torch.randint(3, (rows,), generator=generator)]
+    return places + 1e-9 * torch.randint(-4, 5, (rows, 5), generator=generator).double()
+
+
+@pytest.mark.parametrize("k", [1, 4, 15])
+def test_ties_and_near_ties_are_decided_by_exact_distances(k):
+    one, other = tight(90, seed=1), torch.cat([tight(70, seed=2), tight(90, seed=1)[:20]])
+    within, across = all_pairs(one, one), all_pairs(one, other)
+    distances, rows = nearest_neighbors(one, other, k=k)
+    torch.testing.assert_close(distances, across.sort(1).values[:, :k], rtol=1e-12, atol=0)
+    torch.testing.assert_close(across.gather(1, rows), distances, rtol=1e-12, atol=0)
+    assert (nearest_neighbors(one, one)[0] == 0).all()
+    radii = within.fill_diagonal_(torch.inf).sort(1).values[:, k - 1, None]
+    other_radii = all_pairs(other, other).fill_diagonal_(torch.inf).sort(1).values[:, k - 1]
+    inside = across <= radii * (1 + 1e-12)  # a tie stays one
+    assert manifold_scores(one, other, k=k) == ManifoldScores(
+        precision=float(inside.any(0).double().mean()),
+        recall=float((across <= other_radii * (1 + 1e-12)).any(1).double().mean()),
+        density=int(inside.sum()) / (k * 90),
+        coverage=float(inside.any(1).double().mean()),
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

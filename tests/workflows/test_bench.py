@@ -2,11 +2,13 @@
 
 import logging
 import sys
+from typing import Any
 
 import pytest
 
 from genaug.errors import GenaugError
-from genaug.workflows import bench_loaders, bench_pythae, bench_transforms
+from genaug.models import GANConfig
+from genaug.workflows import bench_loaders, bench_pythae, bench_sampling, bench_transforms, timing
 from genaug.workflows.bench import run_benchmarks
 
 
@@ -45,6 +47,23 @@ def test_transforms_are_held_against_the_network_and_elastic_deformations(monkey
     rows = bench_transforms.bench_transforms(3)
     assert len(rows) == 6
     assert all(ours > 0 and rival > 0 for _, ours, rival, _ in rows)
+
+
+@pytest.mark.global_rng  # new weights
+def test_banks_are_held_against_the_bare_generator(monkeypatch, capsys):
+    monkeypatch.setattr(bench_sampling, "SAMPLES", 20)
+    monkeypatch.setattr(bench_sampling, "CONFIG", GANConfig(width=4, discriminator_width=4))
+    drawn: list[int] = []
+
+    def count(work: Any) -> float:
+        return timing.time_call(lambda: drawn.append(len(work())))
+
+    monkeypatch.setattr(bench_sampling, "time_call", count)
+    rows = bench_sampling.bench_sampling(3)
+    assert set(drawn) == {40}  # every side makes as many samples
+    assert len(drawn) == 4 * 3
+    assert [(mine > 0, rival > 0, target) for _, mine, rival, target in rows] == [(True, True, "<= 1.1")] * 2
+    assert "images a second, 28x28, width 4" in capsys.readouterr().out
 
 
 @pytest.mark.global_rng  # loaders that shuffle draw from torch's global generator

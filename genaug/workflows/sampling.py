@@ -1,0 +1,243 @@
+"""Write samples of a model: what filters accept of every class, and whether the samples copy training images."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from genaug import __version__
+from genaug.bank import SampleBank
+from genaug.bank.drawing import check_request
+from genaug.bank.exports import audit_path, check_format, check_target
+from genaug.bank.sampling import write_samples
+from genaug.bank.selection import MAX_DRAWS, Filter, Selection, Short, Tally, warn_of_short
+from genaug.data import LabeledImages, load_data, stratified_split
+from genaug.devices import choose_device
+from genaug.errors import DataError, DataWarning, GenaugError, shorten
+from genaug.evaluate import CopyAudit, audit_copies
+from genaug.features import STEPS, fit_features
+from genaug.filters import ClassifierAgreement, DiscriminatorRejection, NotACopy, PrototypeBand
+from genaug.models.base import require
+from genaug.seeding import derive_seed
+from genaug.storage import expand
+from genaug.zoo import load
+
+FILTERS = ("agreement", "band", "copies", "discriminator")
+MAX_ROWS = 40
+
+
+@dataclass(frozen=True)
+class _Real:
+    """The images that a model learned from, and those that its recipe held out, if any."""
+
+    train: LabeledImages
+    held_out: LabeledImages | None
+
+
+def run_sampling(
+    model: str,
+    *,
+    output: str | Path,
+    format: str = "imagefolder",
+    per_class: int = 100,
+    classes: Sequence[str] = (),
+    data: Any = None,
+    filters: Sequence[str] = (),
+    short: Short = "error",
+    max_draws: int = MAX_DRAWS,
+    audit: bool = True,
+    split: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    limit_per_class: int | None = None,
+    longtail: float | None = None,
+    classifier_steps: int = STEPS,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> list[Tally]:
+    """Draw samples of a model, keep those that all filters accept, write them, and print what became of every class.
+
+    Where there is `data`, the samples are then audited for copies of the training images (`audit_copies`), beside the
+    part "test" or else the images that the model's recipe held out, and the figures written to `memorization.json` in
+    the folder, or `NAME.memorization.json` beside a file. An audit that fails is a warning; the samples stay.
+
+    Args:
+        model: what `genaug.load` takes.
+        output: where to write.
+        format: "imagefolder", "bank" or "parquet".
+        per_class: samples of each class.
+        classes: names of classes; by default all.
+        data: the images that the model was trained on, as `genaug.data.load_data` takes them.
+        filters: names of `FILTERS`, with their default settings: "agreement" (`ClassifierAgreement`), "band"
+            (`PrototypeBand`), "copies" (`NotACopy`) and "discriminator" (`DiscriminatorRejection`).
+        short, max_draws: as `SampleBank.generate` takes them.
+        audit: whether to audit the samples.
+        split: the part of the data that the model was trained on; "train" where there are parts.
+        reading: further arguments of `load_data`.
+        limit_per_class, longtail: as in training; drawn with the seed of the model's recipe.
+        classifier_steps: training steps of the filters' classifier, and of the audit's own.
+        seed: of samples, filters and audit.
+        device: where to compute; a GPU if there is one, else the CPU.
+        overwrite: replace an earlier output.
+        progress: show progress bars.
+
+    Returns:
+        What was wanted, found, drawn and accepted of each class.
+
+    Raises:
+        GenaugError: an unknown model, class or filter, filters without `data`, data that do not fit the model, filters
+            that reject nearly all, an `output` that exists.
+    """
+    target, names = expand(output), list(dict.fromkeys(filters))
+    check_target(target, format=format, overwrite=overwrite)  # before a model is fetched, which may take long
+    _check_filters(names, data)
+    Selection((), short, max_draws)  # the same
+    where = choose_device(device)
+    source = load(model, device=where)
+    counts = dict.fromkeys(classes or source.spec.class_names, per_class)
+    check_format(format, source.spec, check_request(source, counts, seed))
+    reading = dict(reading or {})
+    chosen: list[Filter] = []
+    report: list[CopyAudit] = []
+    inspect = None
+    if data is not None and (names or audit):
+        choice = {"split": split, "limit_per_class": limit_per_class, "longtail": longtail}
+        real = _read(source, data, choice, reading, seed)
+        options: dict[str, Any] = {"classifier_steps": classifier_steps, "device": where, "progress": progress}
+        chosen = _fit_filters(names, source, real, seed, **options)
+        if audit:
+            test = _find_test(data, reading, real)
+            facts = {"model": model, "data": str(data)}
+
+            def inspect(bank: SampleBank) -> dict[str, Any] | None:
+                return _audit(bank, real.train, test, facts, report, seed=seed, **options)
+
+    selection = Selection(chosen, short, max_draws)
+    tallies = write_samples(
+        target,
+        source,
+        counts,
+        seed=seed,
+        format=format,
+        overwrite=overwrite,
+        progress=progress,
+        selection=selection,
+        inspect=inspect,
+    )
+    warn_of_short(source.spec, names, tallies, stacklevel=2)
+    if names:
+        print_tallies(source.spec.class_names, names, tallies)
+    lines = [f"{sum(tally.found for tally in tallies)} samples: {target}"]
+    if report:
+        lines += [*report[0].sentences(), f"Audit: {audit_path(target, format=format)}"]
+    elif data is None:
+        lines.append("Not audited for copies of training images, which --data gives.")
+    for line in lines:
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    return tallies
+
+
+def print_tallies(classes: Sequence[str], filters: Sequence[str], tallies: Sequence[Tally]) -> None:
+    """Print how many samples of each class were wanted, found and drawn, and the share that each filter accepts."""
+    table = Table("class", "wanted", "found", "drawn", "accepted", *filters, box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    named = [(name, tally) for name, tally in zip(classes, tallies, strict=True) if tally.wanted]
+    for name, tally in named[:MAX_ROWS]:
+        shares = [tally.acceptance, *tally.rates]
+        numbers = map(str, (tally.wanted, tally.found, tally.drawn))
+        style = "bold" if tally.found < tally.wanted else None
+        table.add_row(escape(name), *numbers, *(f"{100 * (share or 0):.1f} %" for share in shares), style=style)
+    if len(named) > MAX_ROWS:
+        table.add_row(f"... {len(named) - MAX_ROWS} more")
+    Console().print(table)
+
+
+def _check_filters(names: Sequence[str], data: Any) -> None:
+    unknown = [name for name in names if name not in FILTERS]
+    if unknown:
+        raise GenaugError(f"filters must be of {', '.join(FILTERS)}, got {shorten(unknown)}")
+    if names and data is None:
+        raise GenaugError(
+            f"filters ({', '.join(names)}) need the images that the model was trained on; pass --data (data=)"
+        )
+
+
+def _read(source: Any, data: Any, choice: Mapping[str, Any], reading: Mapping[str, Any], seed: int) -> _Real:
+    """Return the images that `source` was trained on, chosen and held out as `genaug train` does by its recipe."""
+    recipe = source.recipe or {}
+    drawn_with = recipe.get("seed", seed)
+    images = load_data(data, seed=drawn_with, **choice, **reading)
+    source.spec.check_images(images.images, name="images of data")
+    if images.spec.class_names != source.spec.class_names:
+        raise DataError(
+            f"data must have the classes of the model in the same order, {shorten(source.spec.class_names)}, got "
+            f"{shorten(images.spec.class_names)}; give the data that it was trained on"
+        )
+    fraction = recipe.get("training", {}).get("validation_fraction", 0)
+    if not fraction:
+        return _Real(images, None)
+    kept, rest = stratified_split(images.labels, fraction=fraction, seed=drawn_with)
+    return _Real(images.subset(kept), images.subset(rest) if len(rest) else None)
+
+
+def _fit_filters(
+    names: Sequence[str], source: Any, real: _Real, seed: int, *, classifier_steps: int, device: Any, progress: bool
+) -> list[Filter]:
+    """Return the filters `names`; their classifier is not the audit's, in which copies are rejected already."""
+    makers: dict[str, Callable[[], Filter]] = {}
+    if "discriminator" in names:
+        require(source, "discriminate")
+        held_out = real.held_out
+        if held_out is None:
+            raise DataError(
+                "filter discriminator needs images that the model has not learned from, and its recipe held none out; "
+                "train with --set training.validation_fraction=0.1"
+            )
+        makers["discriminator"] = lambda: DiscriminatorRejection(source, source, held_out=held_out, seed=seed)
+    if set(names) - {"discriminator"}:
+        own = derive_seed(seed, "filters")
+        features = fit_features(real.train, seed=own, steps=classifier_steps, device=device, progress=progress)
+        makers["agreement"] = lambda: ClassifierAgreement(features)
+        makers["band"] = lambda: PrototypeBand(features, real.train)
+        makers["copies"] = lambda: NotACopy(features, real.train)
+    return [makers[name]() for name in names]
+
+
+def _find_test(data: Any, reading: Mapping[str, Any], real: _Real) -> LabeledImages | str:
+    """Return the part "test", or else what the model's recipe held out, or else why there is neither."""
+    try:
+        return load_data(data, split="test", **reading)
+    except GenaugError as problem:
+        if real.held_out is not None:
+            return real.held_out
+        return f"there are no held-out images to compare with: no part test ({problem}), and none of the recipe's"
+
+
+def _audit(
+    bank: SampleBank,
+    train: LabeledImages,
+    test: LabeledImages | str,
+    facts: Mapping[str, Any],
+    report: list[CopyAudit],
+    **options: Any,
+) -> dict[str, Any] | None:
+    """Add the audit of `bank` to `report`, and return what to write of it; None, and a warning, where it fails."""
+    try:
+        if isinstance(test, str):
+            raise GenaugError(test)
+        found = audit_copies(bank, train=train, test=test, **options)
+    except GenaugError as problem:
+        warnings.warn(f"the samples were not audited for copies: {problem}", DataWarning, stacklevel=5)
+        return None
+    report.append(found)
+    versions = {"genaug": __version__, "torch": torch.__version__}
+    return {**facts, "images_sha256": bank.provenance.images_sha256, **found.to_dict(), "versions": versions}
