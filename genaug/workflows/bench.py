@@ -2,27 +2,22 @@
 
 import math
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset, default_collate
 
 from genaug.bank import SampleBank
-from genaug.data import LabeledImages, load_data
-from genaug.devices import choose_precision
+from genaug.data import load_data
 from genaug.errors import GenaugError
 from genaug.images import to_uint8
 from genaug.mixing import MixedDataset
-from genaug.models import VAE, VAEConfig
 from genaug.seeding import make_generator
 from genaug.spec import DataSpec
-from genaug.training import Recipe, TrainingConfig, train
-from genaug.training.schedules import cosine_with_warmup, ema_with_ramp
+from genaug.workflows.bench_engine import bench_engine
 from genaug.workflows.bench_loaders import bench_loaders
 from genaug.workflows.bench_pythae import BATCH, CONFIG, make_sides
 from genaug.workflows.bench_sampling import bench_sampling
@@ -63,54 +58,6 @@ def bench_import(repeats: int) -> list[Row]:
         ("import genaug / import torch, torchvision", ours, rivals, "<= 1.1"),
         ("genaug --help", helps, float("nan"), "< 500 ms"),
     ]
-
-
-def bench_engine(repeats: int) -> list[Row]:
-    """Time the engine's step against a bare loop: the same model, batch, average, clipping and schedule at 28x28."""
-    steps = 12
-    spec = DataSpec(channels=1, height=28, width=28, class_names=tuple("0123456789"))
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2000, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (2000,), generator=generator)
-    config = TrainingConfig(steps=steps, batch_size=64, save_every=10**6, sample_every=10**6, log_every=5)
-    recipe = Recipe(family="vae", model=VAEConfig(width=16), training=config)
-
-    def engine() -> float:
-        times: list[float] = []
-        with tempfile.TemporaryDirectory() as folder:
-            train(
-                recipe,
-                data=LabeledImages(images, labels, spec),
-                output=f"{folder}/run",
-                device="cpu",
-                progress=False,
-                on_step=lambda step: times.append(time.perf_counter()),
-            )
-        return (times[-1] - times[1]) / (len(times) - 2)
-
-    def bare() -> float:
-        model = VAE(spec, recipe.model)
-        average = AveragedModel(model, multi_avg_fn=ema_with_ramp(config.ema_decay))
-        optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
-        dtype = choose_precision("auto", torch.device("cpu"))
-        draws, times = torch.Generator().manual_seed(0), []
-        for step in range(steps):
-            rate = config.learning_rate * cosine_with_warmup(step, steps=steps, warmup_steps=config.warmup_steps)
-            optimizer.param_groups[0]["lr"] = rate
-            rows = torch.randint(0, 2000, (config.batch_size,), generator=draws)
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-                noise = model.draw_for_training(config.batch_size, generator=draws)
-                loss, _ = model.training_loss(images[rows], labels[rows], noise)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-            optimizer.step()
-            average.update_parameters(model)
-            times.append(time.perf_counter())
-        return (times[-1] - times[1]) / (len(times) - 2)
-
-    ours, rivals = take_turns(repeats, engine, bare)
-    return [("training step / bare loop, 28x28, batch 64", ours, rivals, "<= 1.05")]
 
 
 class _Noise:

@@ -5,10 +5,13 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from genaug.errors import GenaugError
-from genaug.models import GANConfig
-from genaug.workflows import bench_loaders, bench_pythae, bench_sampling, bench_transforms, timing
+from genaug.models import GAN, GANConfig, VAEConfig
+from genaug.models.diffaugment import DRAWS
+from genaug.training.engine import _backward
+from genaug.workflows import bench_engine, bench_loaders, bench_pythae, bench_sampling, bench_transforms, timing
 from genaug.workflows.bench import run_benchmarks
 
 
@@ -77,3 +80,53 @@ def test_epochs_with_synthetic_images_are_as_long_as_without(monkeypatch, capsys
     assert len(rows) == 3
     assert set(seen) == {4}  # every side has as many batches
     assert "MiB after 60" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.global_rng  # new weights
+@pytest.mark.filterwarnings("ignore::genaug.errors.TrainingWarning")  # twelve steps are too few for a GAN
+@pytest.mark.filterwarnings("ignore::genaug.errors.DataWarning")
+def test_the_engine_is_held_against_bare_loops(monkeypatch):
+    monkeypatch.setattr(bench_engine, "VAE_CONFIG", VAEConfig(width=4, hidden=8))
+    monkeypatch.setattr(bench_engine, "GAN_CONFIG", GANConfig(width=4, discriminator_width=4))
+    rows = bench_engine.bench_engine(1)
+    assert [target for *_, target in rows] == ["<= 1.05", "<= 1.05"]
+    assert all(ours > 0 and rival > 0 for _, ours, rival, _ in rows)
+
+
+@pytest.mark.global_rng
+def test_the_bare_gan_loop_takes_the_steps_of_the_engine(monkeypatch):
+    """With the same draws both sides end at the same weights, so that they do the same work."""
+    config = GANConfig(width=4, discriminator_width=4, minibatch_std=2)
+    monkeypatch.setattr(bench_engine, "GAN_CONFIG", config)
+    made: list[Any] = []
+
+    class Kept(bench_engine.GAN):
+        def __init__(self, *args: Any) -> None:
+            torch.default_generator.manual_seed(3)
+            super().__init__(*args)
+            made.append(self)
+
+    monkeypatch.setattr(bench_engine, "GAN", Kept)
+    step = bench_engine._gan_step()
+    images = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(4).repeat_interleave(2)
+    step(images, labels, 1e-3, False)
+
+    draws = torch.Generator().manual_seed(1)
+    latents = torch.randn(8, config.latent_dim, generator=draws)
+    real, fake = torch.rand(2, 8, DRAWS, generator=draws)
+    torch.default_generator.manual_seed(3)
+    model = GAN(bench_engine.SPEC, config)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    losses, _ = model.training_loss(
+        images, labels, {"latents": latents, "augment_real": real, "augment_fake": fake, "shares": torch.rand(8)}
+    )
+    groups = model.parameter_groups()
+    _backward(losses, groups)
+    for group in groups.values():
+        torch.nn.utils.clip_grad_norm_(group.parameters, bench_engine.TRAINING.gradient_clip)
+        torch.optim.AdamW(group.parameters, lr=1e-3, betas=group.betas, weight_decay=0.0).step()
+    bare, own = made[0].parameters(), model.parameters()
+    for first, second in zip(bare, own, strict=True):
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-3)
+    assert any(not torch.equal(now, start) for now, start in zip(model.parameters(), before, strict=True))
