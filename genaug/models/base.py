@@ -41,6 +41,9 @@ class Model(nn.Module, ModelHubMixin):
 
     family: ClassVar[str]
     config_class: ClassVar[type[Any]]
+    training_defaults: ClassVar[
+        dict[str, Any]
+    ] = {}  # of a recipe's `training`, where they are not those of all families
     watched: ClassVar[bool] = False  # whether training measures the samples, and keeps the weights of the best
 
     spec: DataSpec

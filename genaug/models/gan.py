@@ -37,15 +37,15 @@ class GANConfig:
 
     latent_dim: int = 64
     style_dim: int = 128  # what class and latent become, and modulates every block
-    width: int = 32  # channels at full size; doubled at each halving, up to four times
-    discriminator_width: int = 32
-    blocks: int = 1  # residual blocks at each size
+    width: int = 16  # channels at full size; doubled at each halving, up to four times
+    discriminator_width: int = 16
+    blocks: int = 1  # residual blocks at each size below the full one
     loss: LossName = "hinge"
     penalty: float | None = None  # weight of the loss's gradient penalty; None: 0 hinge, 1 R1, 10 WGAN-GP, 1 R1+R2
     spectral_norm: bool = True
-    minibatch_std: int = 4  # images of one class whose deviation the discriminator sees; 0: none
-    augment: tuple[str, ...] = ("color", "translation", "cutout")
-    discriminator_rate: float = 1.0  # its learning rate, times training.learning_rate
+    minibatch_std: int = 8  # images of one class whose deviation the discriminator sees; 0: none
+    augment: tuple[str, ...] = ("translation",)
+    discriminator_rate: float = 5.0  # its learning rate, times training.learning_rate
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -109,6 +109,7 @@ class GAN(Model):
     family = "gan"
     config_class = GANConfig
     config: GANConfig
+    training_defaults: ClassVar[dict[str, Any]] = {"batch_size": 64, "learning_rate": 2e-4, "gradient_clip": 100.0}
     watched = True
     class_shares: Tensor
 

@@ -21,7 +21,7 @@ MAX_RECIPE_BYTES = 1 << 16  # more of it would take PyYAML seconds to parse
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Fields of a recipe's `training` part.
+    """Fields of a recipe's `training` part; a family may have other defaults (`Model.training_defaults`).
 
     Raises:
         GenaugError: a field out of its range.
@@ -131,6 +131,9 @@ def load_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, *, overrides: I
         where, values = path.name, _read_yaml(path)
     for assignment in overrides:
         _override(values, assignment)
+    family, training = values.get("family"), values.get("training", {})
+    if isinstance(family, str) and family in FAMILIES and isinstance(training, Mapping):
+        values["training"] = {**FAMILIES[family].training_defaults, **training}
     fields = parse_config(_Fields, values, where=where, error=RecipeError)
     config_class = FAMILIES[fields.family].config_class
     model = parse_config(config_class, fields.model, where=f"{where}.model", error=RecipeError)

@@ -294,3 +294,10 @@ def test_random_damage_is_read_or_is_one_error(tmp_path: Path) -> None:
         except RecipeError:
             refusals += 1
     assert 0 < refusals < 200
+
+
+def test_a_family_has_its_own_defaults_of_training():
+    assert load_recipe({"family": "gan"}).training.learning_rate == 2e-4
+    assert load_recipe({"family": "gan"}, overrides=["training.learning_rate=1e-3"]).training.learning_rate == 1e-3
+    assert load_recipe({"family": "vae"}, overrides=["family=gan"]).training.gradient_clip == 100
+    assert load_recipe({"family": "vae"}).training.learning_rate == 2e-3

@@ -206,5 +206,5 @@ def test_a_collapsed_result_is_reported_at_the_end(digits, tmp_path) -> None:
 
 
 def test_a_batch_that_cannot_be_grouped_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"batch_size must be a multiple of model.minibatch_std \(4\).*got 18"):
+    with pytest.raises(RecipeError, match=r"batch_size must be a multiple of model.minibatch_std \(8\).*got 18"):
         load_recipe(recipe(batch_size=18))
