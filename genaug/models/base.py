@@ -100,6 +100,12 @@ class Model(nn.Module, ModelHubMixin):
         """
         raise NotImplementedError
 
+    def fit_before_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
+        """Fit what is fitted once before the first step, such as the range of the data; by default nothing.
+
+        Arguments as in `fit_after_training`.
+        """
+
     def fit_after_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
         """Fit what is fitted once the weights stand, such as densities of latents; by default nothing.
 

@@ -25,6 +25,8 @@ from genaug.spec import DataSpec
 
 PENALTIES = {"hinge": 0.0, "non-saturating": 1.0, "wasserstein-gp": 10.0, "relativistic": 1.0}
 BETAS = (0.0, 0.9)
+MOST_FOR_CONTRAST = 10_000  # images whose mean and deviation are taken
+LEAST_CONTRAST = 0.01
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,14 @@ class GAN(Model):
         if self.config.loss == "relativistic":
             penalty = penalty + 0.5 * gradient_penalty(discriminate, fake)
         return penalty
+
+    def fit_before_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
+        """Take over mean and deviation of public images (N, C, H, W), or of `rows`: see `Discriminator`."""
+        rows = torch.arange(len(images)) if rows is None else rows
+        some = rows[torch.linspace(0, len(rows) - 1, min(len(rows), MOST_FOR_CONTRAST)).long()]
+        values = to_model(images[some].to(self.device)).double()
+        self.discriminator.mean.copy_(values.mean((0, 2, 3)).reshape(-1, 1, 1))
+        self.discriminator.deviation.copy_(values.var((0, 2, 3)).mean().sqrt().clamp(min=LEAST_CONTRAST))
 
     def fit_after_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
         """Count the classes of `labels` (N,), or of `rows`: samples without label have these shares."""

@@ -85,13 +85,20 @@ class Discriminator(nn.Module):
     """Images (N, C, H, W) in [-1, 1] and labels (N,) -> logits (N,), by projection.
 
     D(x, y) = u . f(x) + c + e_y . f(x) with features f of a residual network (Miyato & Koyama 2018, eq. 3); spectral
-    norm of every layer (Miyato et al. 2018) where it is asked for.
+    norm of every layer (Miyato et al. 2018) where it is asked for. That bounds how much D can change between two images
+    by their distance, so they are standardized first, with the mean and deviation of the training images: else D hardly
+    tells images of low contrast apart.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, spec: DataSpec, config: GANConfig) -> None:
         super().__init__()
         size = (int(spec.height or 0), int(spec.width or 0))
         sizes, widths = pyramid(*size), stage_widths(size, config.discriminator_width)
+        self.register_buffer("mean", torch.zeros(spec.channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(()))
         self.from_image = nn.Conv2d(spec.channels, widths[0], 3, padding=1)
         self.stages = nn.ModuleList()
         for stage in range(len(sizes)):
@@ -113,7 +120,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, *, alone: bool = False) -> Tensor:
         """Return logits (N,); with `alone` none of them depends on other images of the batch."""
-        h = self.from_image(images)
+        h = self.from_image((images - self.mean) / self.deviation)
         for stage in self.stages:
             h = stage(h)
         h = F.leaky_relu(h, 0.2)

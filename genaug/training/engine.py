@@ -100,7 +100,7 @@ def train(
         warnings.warn(message, DataWarning, stacklevel=2)
     kept, held_out = _split(images.labels, recipe)
     processes = Processes(device)
-    state = _build(recipe, images, processes.device)
+    state = _build(recipe, images, kept, processes.device)
     facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint(), processes=processes.count)
     processes.check_same(facts)
     with contextlib.ExitStack() as stack:
@@ -128,11 +128,12 @@ def _split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     return stratified_split(labels, fraction=fraction, seed=recipe.seed)
 
 
-def _build(recipe: Recipe, images: LabeledImages, device: torch.device) -> TrainingState:
+def _build(recipe: Recipe, images: LabeledImages, kept: Tensor, device: torch.device) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(recipe.seed, "init"))
         model = FAMILIES[recipe.family](images.spec, recipe.model)
     model.to(device).train()
+    model.fit_before_training(images.images, images.labels, rows=kept)
     ema = AveragedModel(model, multi_avg_fn=ema_with_ramp(recipe.training.ema_decay))
     groups = [
         {"params": list(group.parameters), "betas": group.betas, "factor": group.factor}

@@ -209,3 +209,22 @@ def test_wrong_calls() -> None:
         model.discriminate(images, torch.tensor([0, 3]))
     with pytest.raises(GenaugError, match=r"vary: gan cannot do this; it can: sample"):
         genaug.models.base.require(model, "vary")
+
+
+def test_the_discriminator_sees_images_of_any_contrast_alike() -> None:
+    generator = seeded(9)
+    images = torch.randint(0, 256, (50, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    faint = images // 8 + 100
+    labels = torch.arange(50).remainder(3)
+    model, logits = make_gan((3, 8, 8), spectral_norm=True), []
+    for data in (images, 8 * (images // 8), faint):
+        model.fit_before_training(data, labels, rows=torch.arange(40))
+        values = data[:40].numpy() / 127.5 - 1
+        assert model.discriminator.mean.flatten().tolist() == pytest.approx(values.mean((0, 2, 3)).tolist(), abs=1e-5)
+        centered = values - values.mean((0, 2, 3), keepdims=True)
+        assert float(model.discriminator.deviation) == pytest.approx(float(centered.std()), rel=0.01)
+        logits.append(model.discriminate(data, labels))
+    torch.testing.assert_close(logits[2], logits[1], atol=1e-4, rtol=1e-4)  # the same but for contrast and brightness
+    assert not torch.allclose(logits[0], logits[1], atol=1e-4)
+    model.fit_before_training(torch.full_like(images, 7), labels)  # no division by zero
+    assert model.discriminate(images, labels).isfinite().all()

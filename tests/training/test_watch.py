@@ -178,8 +178,8 @@ def test_an_earlier_average_is_written_where_it_was_nearer(digits, finished, tmp
     from genaug.training.engine import _build
 
     made = load_recipe(recipe())
-    state = _build(made, digits, CPU)
     rows = torch.arange(len(digits))
+    state = _build(made, digits, rows, CPU)
     looks = Looks(state, made, digits, rows, rows[:0], tmp_path)
     looks.prepare()
     earlier = {name: tensor.clone() for name, tensor in finished.model.state_dict().items()}
