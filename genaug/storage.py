@@ -64,6 +64,13 @@ def check_vacant(path: Path, *, overwrite: bool = False) -> None:
     raise GenaugError(f"{path}: exists already; choose another output, or overwrite it (--overwrite, overwrite=True)")
 
 
+def check_folder(path: Path, *, overwrite: bool = False) -> None:
+    """Raise a `GenaugError` where a folder of files cannot be written to `path`; see `check_vacant`."""
+    check_vacant(path, overwrite=overwrite)
+    if path.exists() and not path.is_dir():
+        raise GenaugError(f"{path}: is a file; choose a folder as output")
+
+
 def clear_own_files(directory: Path, own: str, *, last: str, keep: str = "") -> None:
     """Remove the files in `directory` whose paths in it match the regular expression `own`, the one `last` at the end.
 

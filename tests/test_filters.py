@@ -25,10 +25,10 @@ from genaug.filters import (
     NotACopy,
     PrototypeBand,
     SampleFilter,
-    classifier,
 )
 from genaug.filters.base import class_quantiles
 from genaug.images import to_uint8
+from genaug.metrics import neighbors
 from genaug.models import GAN, GANConfig
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -332,7 +332,7 @@ def test_data_that_the_features_do_not_fit(features, train_part) -> None:
 def test_copies_are_nearer_than_real_images_are(
     features, scarce_part, samples, quantile, shrinkage, stored_chunk, monkeypatch
 ) -> None:
-    monkeypatch.setattr(classifier, "STORED_CHUNK", stored_chunk)
+    monkeypatch.setattr(neighbors, "STORED_CHUNK", stored_chunk)
     copies = NotACopy(features, scarce_part, quantile=quantile, shrinkage=shrinkage)
     found, labels = features.extract(scarce_part.images).double().numpy(), scarce_part.labels.numpy()
     between = np.sqrt(((found[:, None] - found[None]) ** 2).sum(2))

@@ -142,6 +142,15 @@ def check_source(source: Any) -> DataSpec:
     return spec
 
 
+def name_source(source: Any) -> str:
+    """Return the family of a model, or what kind of source it is.
+
+    >>> name_source([])
+    'list'
+    """
+    return str(getattr(source, "family", None) or type(source).__name__)
+
+
 def _describe(source: Any, counts: list[int], seed: int, selection: Selection) -> Provenance:
     spec: DataSpec = source.spec
     selection.check(spec, counts)
@@ -151,7 +160,7 @@ def _describe(source: Any, counts: list[int], seed: int, selection: Selection) -
         spec = replace(spec, height=height, width=width)
     return Provenance(
         spec=spec,
-        source=str(getattr(source, "family", None) or type(source).__name__),
+        source=name_source(source),
         source_sha256=_hash_source(source),
         seed=check_seed(seed),
         counts=tuple(counts),

@@ -23,8 +23,8 @@ from genaug.cli.options import (
     Seed,
     SkipBad,
     Split,
+    find_reading,
     one_line_errors,
-    parse_size,
     warnings_in_words,
 )
 
@@ -32,21 +32,25 @@ evaluate_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Measure a model or a bank on held-out real images."
 )
 
+Source = Annotated[
+    str, typer.Argument(help="A shipped model's name, a path (./run/model), a hub id, or a bank's path (./bank).")
+]
+Test = Annotated[
+    str | None, typer.Option(help="Other data to hold samples against. [default: the part test of --data]")
+]
+TestSplit = Annotated[
+    str | None, typer.Option(help="Part of the held-out data, or 'all'. [default: test; of --test, all]")
+]
+
 
 @evaluate_app.command("fidelity")
 @one_line_errors
 def fidelity_command(
-    model: Annotated[
-        str, typer.Argument(help="A shipped model's name, a path (./run/model), a hub id, or a bank's path (./bank).")
-    ],
+    model: Source,
     data: Data,
-    test: Annotated[
-        str | None, typer.Option(help="Other data to hold samples against. [default: the part test of --data]")
-    ] = None,
+    test: Test = None,
     split: Split = None,
-    test_split: Annotated[
-        str | None, typer.Option(help="Part of the held-out data, or 'all'. [default: test; of --test, all]")
-    ] = None,
+    test_split: TestSplit = None,
     validation: Annotated[
         float | None,
         typer.Option(
@@ -104,6 +108,7 @@ def fidelity_command(
     """
     from genaug.workflows.fidelity import run_fidelity
 
+    reading = find_reading(locals())
     with warnings_in_words():
         run_fidelity(
             model,
@@ -116,16 +121,7 @@ def fidelity_command(
             classifier_steps=classifier_steps,
             features=features,
             accuracy_score=accuracy_score,
-            reading={
-                "image_column": image_column,
-                "label_column": label_column,
-                "root": root,
-                "download": download,
-                "resize": parse_size(resize),
-                "grayscale": grayscale,
-                "skip_bad": skip_bad,
-                "memory_limit": memory_limit,
-            },
+            reading=reading,
             limit_per_class=limit_per_class,
             longtail=longtail,
             output=output,
@@ -139,17 +135,11 @@ def fidelity_command(
 @evaluate_app.command("memorization")
 @one_line_errors
 def memorization_command(
-    model: Annotated[
-        str, typer.Argument(help="A shipped model's name, a path (./run/model), a hub id, or a bank's path (./bank).")
-    ],
+    model: Source,
     data: Data,
-    test: Annotated[
-        str | None, typer.Option(help="Other data to hold samples against. [default: the part test of --data]")
-    ] = None,
+    test: Test = None,
     split: Split = None,
-    test_split: Annotated[
-        str | None, typer.Option(help="Part of the held-out data, or 'all'. [default: test; of --test, all]")
-    ] = None,
+    test_split: TestSplit = None,
     validation: Annotated[
         float | None,
         typer.Option(
@@ -203,6 +193,7 @@ def memorization_command(
     """
     from genaug.workflows.memorization import run_memorization
 
+    reading = find_reading(locals())
     with warnings_in_words():
         run_memorization(
             model,
@@ -215,16 +206,7 @@ def memorization_command(
             allowed=allowed,
             features=features,
             classifier_steps=classifier_steps,
-            reading={
-                "image_column": image_column,
-                "label_column": label_column,
-                "root": root,
-                "download": download,
-                "resize": parse_size(resize),
-                "grayscale": grayscale,
-                "skip_bad": skip_bad,
-                "memory_limit": memory_limit,
-            },
+            reading=reading,
             limit_per_class=limit_per_class,
             longtail=longtail,
             output=output,

@@ -3,7 +3,7 @@
 import functools
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -42,6 +42,8 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, and list, 
 MemoryLimit = Annotated[
     float, typer.Option(help="Keep this many GiB of pixels in memory at most; more go to a file in TMPDIR.")
 ]
+
+READING = "image_column", "label_column", "root", "download", "resize", "grayscale", "skip_bad", "memory_limit"
 
 
 def one_line_errors(command: F) -> F:
@@ -90,6 +92,16 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if len(sides) != 2 or not all(side.isdecimal() and 0 < int(side) <= 16_384 for side in sides):
         raise GenaugError(f"resize: must be HEIGHTxWIDTH such as 32x32, got {text!r}")
     return int(sides[0]), int(sides[1])
+
+
+def find_reading(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how data are to be read, as arguments of `load_data`, among the options of a command, its `locals()`.
+
+    >>> find_reading({"resize": "40x24", "grayscale": True, "seed": 0})
+    {'resize': (40, 24), 'grayscale': True}
+    """
+    found = {name: options[name] for name in READING if name in options}
+    return {**found, "resize": parse_size(options["resize"])}
 
 
 def default_output(name: str, given: Path | None) -> Path:

@@ -18,8 +18,8 @@ from genaug.cli.options import (
     Root,
     Seed,
     default_output,
+    find_reading,
     one_line_errors,
-    parse_size,
     warnings_in_words,
 )
 
@@ -49,19 +49,13 @@ def preview_command(
     """
     from genaug.workflows.preview import preview_transforms
 
+    reading = find_reading(locals())
     with warnings_in_words():
         preview_transforms(
             model,
             data=data,
             split=split,
-            reading={
-                "image_column": image_column,
-                "label_column": label_column,
-                "root": root,
-                "download": download,
-                "resize": parse_size(resize),
-                "grayscale": grayscale,
-            },
+            reading=reading,
             output=default_output("genaug-preview", output),
             seed=seed,
             device=device,

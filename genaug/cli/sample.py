@@ -24,8 +24,8 @@ from genaug.cli.options import (
     SkipBad,
     Split,
     default_output,
+    find_reading,
     one_line_errors,
-    parse_size,
     warnings_in_words,
 )
 
@@ -123,6 +123,7 @@ def sample_command(
     """
     from genaug.workflows.sampling import run_sampling
 
+    reading = find_reading(locals())
     with warnings_in_words():
         run_sampling(
             model,
@@ -136,16 +137,7 @@ def sample_command(
             max_draws=max_draws,
             audit=not no_audit,
             split=split,
-            reading={
-                "image_column": image_column,
-                "label_column": label_column,
-                "root": root,
-                "download": download,
-                "resize": parse_size(resize),
-                "grayscale": grayscale,
-                "skip_bad": skip_bad,
-                "memory_limit": memory_limit,
-            },
+            reading=reading,
             limit_per_class=limit_per_class,
             longtail=longtail,
             classifier_steps=classifier_steps,

@@ -23,8 +23,8 @@ from genaug.cli.options import (
     SkipBad,
     Split,
     default_output,
+    find_reading,
     one_line_errors,
-    parse_size,
     warnings_in_words,
 )
 from genaug.errors import DataWarning
@@ -74,23 +74,17 @@ def train_command(
     from genaug.training.estimate import estimate_seconds
     from genaug.workflows.check import print_check
 
+    reading = find_reading(locals())
     overrides = [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
     settings = load_recipe(recipe, overrides=overrides)
     with warnings_in_words(ignore=DataWarning):  # those are printed with the check
         images = load_data(
             data,
             split=split,
-            image_column=image_column,
-            label_column=label_column,
-            root=root,
-            download=download,
-            resize=parse_size(resize),
-            grayscale=grayscale,
             limit_per_class=limit_per_class,
             longtail=longtail,
             seed=settings.seed,
-            skip_bad=skip_bad,
-            memory_limit=memory_limit,
+            **reading,
         )
         seconds = estimate_seconds(settings, images, device=device) if dry_run else None
         print_check(check_data(images), table=not quiet or dry_run, seconds=seconds)

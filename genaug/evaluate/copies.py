@@ -1,12 +1,14 @@
 """What an audit of memorization found: near copies of each class, the verdict on them, and both in words."""
 
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from math import inf
 from typing import Any, Literal
 
 from torch import Tensor
 
 from genaug.errors import check_share
+from genaug.evaluate.figures import show
 
 ALLOWED = 0.01
 MOST_NAMED = 12  # classes in a sentence
@@ -228,11 +230,12 @@ class CopyAudit:
 
 
 def _row(one: ClassCopies) -> str:
+    percent = partial(show, places=1, scale=100, unit=" %")
     figures = list(one.figures.values())
     cells = [name_some([one.name]).replace("|", "\\|")]
-    cells += [f"{_percent(own.near_copies)} ({_percent(own.held_out_near_copies)})" for own in figures]
-    cells += [f"{_number(own.distance_ratio, 2)} ({_number(own.held_out_distance_ratio, 2)})" for own in figures]
-    cells += [_number(own.statistic, 1) for own in figures]
+    cells += [f"{percent(own.near_copies)} ({percent(own.held_out_near_copies)})" for own in figures]
+    cells += [f"{show(own.distance_ratio, 2)} ({show(own.held_out_distance_ratio, 2)})" for own in figures]
+    cells += [show(own.statistic, 1) for own in figures]
     return f"| {' | '.join(cells)} |"
 
 
@@ -244,11 +247,3 @@ def name_some(names: list[str]) -> str:
     """
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(" ".join(name.split()) for name in names[:MOST_NAMED]) + more
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _number(value: float | None, places: int) -> str:
-    return "-" if value is None else f"{value:.{places}f}"

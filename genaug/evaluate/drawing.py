@@ -6,14 +6,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genaug.bank.drawing import check_source
 from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError, shorten
+from genaug.evaluate.comparison import check_parts
 from genaug.images import to_float, to_uint8
 from genaug.progress import progress_bar
 from genaug.seeding import make_generator
 
 MAX_SAMPLES = 10_000
 CHUNK = 500  # images drawn at once; fixed, since a model's samples depend on the size of the batch
+
+
+def check_fit(source: Any, *, train: LabeledImages, test: LabeledImages, name: str) -> None:
+    """Raise a `DataError` unless both parts and the samples of `source` are of one format and the same classes.
+
+    The parts must hold images, and share none; errors call them `name` where the source does not fit them.
+    """
+    spec = check_source(source)
+    check_parts(train, test)
+    sides = [(mine, theirs) for mine, theirs in ((spec.height, test.spec.height), (spec.width, test.spec.width))]
+    if spec.channels != test.spec.channels or any(mine not in (None, theirs) for mine, theirs in sides):
+        raise DataError(
+            f"source and {name} must have images of one size, got {spec.size} and {test.spec.size}; load the data with "
+            "the model's size (resize, --resize; grayscale, --grayscale)"
+        )
+    if spec.class_names != test.spec.class_names:
+        raise DataError(
+            f"source and {name} must have the same classes in the same order, got {shorten(list(spec.class_names))} "
+            f"and {shorten(list(test.spec.class_names))}; take the data that the source was made from"
+        )
 
 
 def choose_labels(test: LabeledImages, *, samples: int | None, seed: int) -> Tensor:

@@ -7,19 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genaug.bank.drawing import check_source
+from genaug.bank.drawing import name_source
 from genaug.data import LabeledImages
-from genaug.errors import DataError, GenaugError, shorten
-from genaug.evaluate.comparison import check_parts
-from genaug.evaluate.drawing import choose_labels, draw_samples, match_rows, reconstruction_errors
+from genaug.errors import DataError, shorten
+from genaug.evaluate.drawing import check_fit, choose_labels, draw_samples, match_rows, reconstruction_errors
 from genaug.evaluate.figures import LEAST_FOR_KID, NEIGHBORS, ClassFidelity, ClassMean, Distance, FidelityResult
 from genaug.features import (
     STEPS,
     ClassifierFeatures,
     FeatureExtractor,
+    describe_features,
+    find_features,
     fit_features,
-    load_inception,
-    load_torchmetrics,
 )
 from genaug.metrics import (
     ManifoldScores,
@@ -94,9 +93,14 @@ def measure_fidelity(
     >>> len(result.classes), result.images["samples"]
     (10, 599)
     """
-    _check_formats(source, train, test)
+    check_fit(source, train=train, test=test, name="test")
+    pairs = zip(test.classes, train.counts, test.counts, strict=True)
+    if missing := [name for name, count, wanted in pairs if wanted and not count]:
+        raise DataError(
+            f"train must hold images of every class of test, got none of {shorten(missing)}; leave these out of test"
+        )
     labels = choose_labels(test, samples=samples, seed=seed)
-    network = _find_network(features, test, device)
+    network = find_features(features, test, name="test", device=device)
     if isinstance(network, ClassifierFeatures):
         classifier = network
     else:
@@ -129,7 +133,7 @@ def measure_fidelity(
             )
         )
     return FidelityResult(
-        source=str(getattr(source, "family", None) or type(source).__name__),
+        source=name_source(source),
         seed=check_seed(seed),
         images={
             "training": len(train),
@@ -137,8 +141,8 @@ def measure_fidelity(
             "samples": len(labels),
             "training_compared": len(compared),
         },
-        features=_describe(network),
-        classifier=_describe(classifier),
+        features=describe_features(network),
+        classifier=describe_features(classifier),
         sample_distance=_measure_all(held_out, synthetic, seed),
         training_distance=_measure_all(held_out, training, seed),
         sample_manifold=_measure_manifold(held_out, synthetic),
@@ -152,33 +156,6 @@ def measure_fidelity(
         model_scores=dict(measure(test.images, test.labels)) if callable(measure) else {},
         classes=tuple(classes),
     )
-
-
-def _find_network(
-    features: str | FeatureExtractor | None, test: LabeledImages, device: str | torch.device | None
-) -> FeatureExtractor | None:
-    """Return the extractor; None where a classifier is to be trained."""
-    if features is None or features == "classifier":
-        return None
-    if isinstance(features, ClassifierFeatures) and features.spec != test.spec:
-        raise DataError(f"features must be of the images in test, got {features.spec} and {test.spec}; fit them anew")
-    if features == "inception":
-        network: FeatureExtractor = load_inception(device=device)
-    elif features == "torchmetrics":
-        network = load_torchmetrics(device=device)
-    elif isinstance(features, FeatureExtractor):
-        network = features
-    else:
-        raise GenaugError(
-            "features must be 'classifier', 'inception', 'torchmetrics' or an extractor of features, "
-            f"got {shorten(features)}"
-        )
-    network.extract(test.images[:1])  # images that it cannot take show before anything is trained
-    return network
-
-
-def _describe(network: FeatureExtractor) -> dict[str, Any]:
-    return {"name": network.name, "num_features": network.num_features, **network.settings}
 
 
 def _chunks(images: Tensor, *, name: str, progress: bool) -> Iterator[Tensor]:
@@ -207,27 +184,6 @@ def _learn_from_samples(
     steps, device = like.settings.get("steps", STEPS), next(like.net.parameters()).device
     student = fit_features(samples, seed=seed, steps=steps, device=device, progress=progress)
     return {**student.score(test), "training_samples": len(samples)}
-
-
-def _check_formats(source: Any, train: LabeledImages, test: LabeledImages) -> None:
-    spec = check_source(source)
-    check_parts(train, test)
-    pairs = zip(test.classes, train.counts, test.counts, strict=True)
-    if missing := [name for name, count, wanted in pairs if wanted and not count]:
-        raise DataError(
-            f"train must hold images of every class of test, got none of {shorten(missing)}; leave these out of test"
-        )
-    sides = [(mine, theirs) for mine, theirs in ((spec.height, test.spec.height), (spec.width, test.spec.width))]
-    if spec.channels != test.spec.channels or any(mine not in (None, theirs) for mine, theirs in sides):
-        raise DataError(
-            f"source and test must have images of one size, got {spec.size} and {test.spec.size}; load the data with "
-            "the model's size (resize, --resize; grayscale, --grayscale)"
-        )
-    if spec.class_names != test.spec.class_names:
-        raise DataError(
-            f"source and test must have the same classes in the same order, got {shorten(list(spec.class_names))} and "
-            f"{shorten(list(test.spec.class_names))}; take the data that the model was trained on"
-        )
 
 
 def _measure_all(real: Tensor, other: Tensor, seed: int) -> Distance:

@@ -9,6 +9,15 @@ LEAST_FOR_KID = 10
 NEIGHBORS = 5  # k of precision, recall, density and coverage, as in Naeem et al. 2020
 
 
+def show(value: float | None, places: int, *, scale: float = 1, unit: str = "") -> str:
+    """Return a figure, times `scale`, as text.
+
+    >>> show(0.256, 1, scale=100, unit=" %"), show(None, 1)
+    ('25.6 %', '-')
+    """
+    return "-" if value is None else f"{scale * value:.{places}f}{unit}"
+
+
 @dataclass(frozen=True)
 class Distance:
     """How far a set of images is from the held-out ones: FID, and KID with its deviation over subsets.

@@ -6,27 +6,27 @@ from typing import Any
 
 import torch
 
-from genaug.bank.drawing import check_source
+from genaug.bank.drawing import name_source
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
 from genaug.errors import DataError, GenaugError, check_share, shorten
-from genaug.evaluate.comparison import check_parts
 from genaug.evaluate.copies import ClassCopies, CopyAudit, CopyFigures
+from genaug.evaluate.drawing import check_fit
 from genaug.evaluate.nearest import (
     PIXELS,
-    Cells,
     Compared,
     Space,
     choose_rows,
     choose_samples,
     compare,
+    make_cells,
     make_spaces,
     read_rows,
     read_samples,
 )
-from genaug.features import STEPS, FeatureExtractor, fit_features
+from genaug.features import STEPS, FeatureExtractor, describe_features, find_features, fit_features
 from genaug.metrics.memorization import cell_scores
-from genaug.metrics.proportions import Count, excess_interval
+from genaug.metrics.proportions import excess_interval
 from genaug.progress import progress_bar
 from genaug.seeding import check_seed
 
@@ -41,7 +41,7 @@ def audit_copies(
     quantile: float = 0.01,
     classifier_steps: int = STEPS,
     device: str | torch.device | None = None,
-    features: FeatureExtractor | None = None,
+    features: str | FeatureExtractor | None = None,
     progress: bool = False,
 ) -> CopyAudit:
     """Measure how near samples of `source` come to its training images, beside how near held-out images come to them.
@@ -76,13 +76,14 @@ def audit_copies(
         quantile: of the radii.
         classifier_steps: training steps of the classifier.
         device: where to compute; a GPU if there is one, else the CPU. The source stays where it is.
-        features: an extractor in the place of the classifier: one that was fitted before, or another network.
+        features: in the place of the classifier another network, or an extractor, as `measure_fidelity` takes them.
         progress: show progress bars.
 
     Raises:
         DataError: train, test, source and features of different formats or classes, parts that share images, or a
             source that cannot sample, or has classes without training images.
-        GenaugError: numbers of samples or steps below 1, or a quantile that is not from 0 to 1.
+        CheckpointError: a network whose weights are missing, or not the known ones.
+        GenaugError: numbers of samples or steps below 1, a quantile that is not from 0 to 1, or unknown features.
 
     >>> import genaug
     >>> from genaug.data import load_data
@@ -96,7 +97,9 @@ def audit_copies(
     seed, quantile = check_seed(seed), check_share(quantile, name="quantile")
     if samples is not None and (type(samples) is not int or samples < 1):
         raise GenaugError(f"samples must be an integer of at least 1, the number a class, got {shorten(samples)}")
-    _check_formats(source, train, test, features)
+    check_fit(source, train=train, test=test, name="train")
+    if len(train) < 2:
+        raise DataError(f"train must hold at least two images to compare, got {len(train)}")
     labels, numbers = choose_samples(source, samples=samples, seed=seed)
     counts = labels.bincount(minlength=train.spec.num_classes).tolist()
     present = zip(train.classes, counts, train.counts, strict=True)
@@ -106,19 +109,17 @@ def audit_copies(
             "the data that the source was made from"
         )
     where = choose_device(device)
-    if features is None:
-        features = fit_features(train, seed=seed, steps=classifier_steps, device=where, progress=progress)
-    spaces = make_spaces(features, train, where)
-    limits = [min(each) for each in zip(train.counts, test.counts, counts, strict=True)]
-    cells = Cells(spaces[0].references, train, limits=limits, seed=seed)
-    real_rows, held_out_rows = choose_rows(train, seed=seed), choose_rows(test, seed=seed)
-    total = len(real_rows) + len(held_out_rows) + len(labels)
+    network = find_features(features, train, name="train", device=where) or fit_features(
+        train, seed=seed, steps=classifier_steps, device=where, progress=progress
+    )
+    chosen, held_out_rows = choose_rows(train, seed=seed), choose_rows(test, seed=seed)
+    total = len(chosen) + len(held_out_rows) + len(labels)
     with progress_bar("comparing", total=total, enabled=progress) as update:
-        real = compare(read_rows(train, real_rows), spaces, cells, update, among=True)
-        for space in spaces:
-            space.fit(real, quantile=quantile)
-        held_out = compare(read_rows(test, held_out_rows), spaces, cells, update, held_out=True)
-        drawn = compare(read_samples(source, labels, numbers, seed=seed), spaces, cells, update)
+        spaces = make_spaces(network, train, chosen=chosen, quantile=quantile, device=where, update=update)
+        limits = [min(each) for each in zip(train.counts, test.counts, counts, strict=True)]
+        cells = make_cells(spaces[0].training.rows, train.labels, limits=limits, seed=seed)
+        held_out = compare(read_rows(test, held_out_rows), spaces, train, cells, update, held_out=True)
+        drawn = compare(read_samples(source, labels, numbers, seed=seed), spaces, train, cells, update)
     classes = {
         index: ClassCopies(
             name=name,
@@ -126,68 +127,48 @@ def audit_copies(
             held_out=test.counts[index],
             samples=count,
             duplicates=int((drawn.distances[PIXELS][drawn.labels == index] == 0).sum()),
-            figures={space.name: _measure(space, index, held_out, drawn, cells) for space in spaces},
+            figures={space.name: _measure(space, index, held_out, drawn, len(cells[index])) for space in spaces},
         )
         for index, (name, count) in enumerate(zip(train.classes, counts, strict=True))
         if count
     }
     return CopyAudit(
-        source=str(getattr(source, "family", None) or type(source).__name__),
+        source=name_source(source),
         seed=seed,
         quantile=quantile,
         images={
             "training": len(train),
             "held_out": len(test),
             "samples": len(labels),
-            "training_compared": len(real_rows),
+            "training_compared": len(chosen),
             "held_out_compared": len(held_out_rows),
         },
-        features={"name": features.name, "num_features": features.num_features, **features.settings},
+        features=describe_features(network),
         overall=ClassCopies(
             name="all",
             training=len(train),
             held_out=len(test),
             samples=len(labels),
             duplicates=sum(one.duplicates for one in classes.values()),
-            figures={space.name: _sum_up(classes, space, held_out, drawn) for space in spaces},
+            figures={space.name: _sum_up(classes, space.name, held_out, drawn) for space in spaces},
         ),
         classes=tuple(classes.values()),
         pairs=tuple(pair for space in spaces for part in (drawn, held_out) for pair in part.pairs[space.name]),
     )
 
 
-def _check_formats(source: Any, train: LabeledImages, test: LabeledImages, features: FeatureExtractor | None) -> None:
-    spec = check_source(source)
-    check_parts(train, test)
-    if len(train) < 2:
-        raise DataError(f"train must hold at least two images to compare, got {len(train)}")
-    sides = [(mine, theirs) for mine, theirs in ((spec.height, test.spec.height), (spec.width, test.spec.width))]
-    if spec.channels != test.spec.channels or any(mine not in (None, theirs) for mine, theirs in sides):
-        raise DataError(
-            f"source and train must have images of one size, got {spec.size} and {train.spec.size}; load the data with "
-            "the model's size (resize, --resize; grayscale, --grayscale)"
-        )
-    if spec.class_names != train.spec.class_names:
-        raise DataError(
-            f"source and train must have the same classes in the same order, got {shorten(list(spec.class_names))} and "
-            f"{shorten(list(train.spec.class_names))}; take the data that the source was made from"
-        )
-    if getattr(features, "spec", train.spec) != train.spec:  # only a classifier has one
-        raise DataError("features must be of the images in train; fit them anew")
-
-
-def _measure(space: Space, index: int, held_out: Compared, drawn: Compared, cells: Cells) -> CopyFigures:
+def _measure(space: Space, index: int, held_out: Compared, drawn: Compared, cells: int) -> CopyFigures:
     """Return the figures of the class with this index, of which there are samples."""
-    found, expected = _count(drawn, space, index), _count(held_out, space, index)
-    excess, low, high = excess_interval([found], [expected if expected[1] else _count(held_out, space)])
+    found, expected = (part.count(space.name, index) for part in (drawn, held_out))
+    excess, low, high = excess_interval([found], [expected])
     own, other = (part.distances[space.name][part.labels == index] for part in (drawn, held_out))
     places = [part.cells[part.labels == index] for part in (drawn, held_out)]
-    scores, weights = cell_scores(other, places[1], own, places[0], cells=len(cells.centers[index]))
-    usual = float(space.usual[index])
+    scores, weights = cell_scores(other, places[1], own, places[0], cells=cells)
+    usual = float(space.training.usual[index])
     return CopyFigures(
-        radius=float(space.radius[index]),
+        radius=float(space.training.radius[index]),
         near_copies=found[0] / found[1],
-        held_out_near_copies=expected[0] / expected[1] if expected[1] else None,
+        held_out_near_copies=expected[0] / expected[1] if len(other) else None,
         excess=excess,
         excess_low=low,
         excess_high=high,
@@ -198,16 +179,13 @@ def _measure(space: Space, index: int, held_out: Compared, drawn: Compared, cell
     )
 
 
-def _sum_up(classes: dict[int, ClassCopies], space: Space, held_out: Compared, drawn: Compared) -> CopyFigures:
+def _sum_up(classes: dict[int, ClassCopies], space: str, held_out: Compared, drawn: Compared) -> CopyFigures:
     """Return the figures of all classes, as means over them."""
-    own = [one.figures[space.name] for one in classes.values()]
-    samples = [one.samples for one in classes.values()]
-    shares = [count / sum(samples) for count in samples]
-    found = [_count(drawn, space, index) for index in classes]
-    expected = [_count(held_out, space, index) for index in classes]
-    expected = [count if count[1] else _count(held_out, space) for count in expected]
+    own = [one.figures[space] for one in classes.values()]
+    shares = [one.samples / len(drawn.labels) for one in classes.values()]
+    found, expected = ([part.count(space, index) for index in classes] for part in (drawn, held_out))
     excess, low, high = excess_interval(found, expected, weights=shares)
-    near_copies = fsum(near for near, _ in found) / sum(samples)
+    near_copies = sum(near for near, _ in found) / len(drawn.labels)
     return CopyFigures(
         radius=None,
         near_copies=near_copies,
@@ -220,14 +198,6 @@ def _sum_up(classes: dict[int, ClassCopies], space: Space, held_out: Compared, d
         statistic=_mean([one.statistic for one in own], [float(one.held_out) for one in classes.values()]),
         worst_cell=min((one.worst_cell for one in own if one.worst_cell is not None), default=None),
     )
-
-
-def _count(part: Compared, space: Space, index: int | None = None) -> Count:
-    """Return how many images (of a class) are near copies, and of how many."""
-    near = part.relative[space.name] <= 1
-    if index is not None:
-        near = near[part.labels == index]
-    return int(near.sum()), len(near)
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

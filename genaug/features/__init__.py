@@ -1,7 +1,8 @@
 """What images are compared in: the features of a classifier of the real ones, or of FID's Inception network."""
 
+from genaug.features.choice import find_features
 from genaug.features.classifier import STEPS, ClassifierFeatures, fit_features
-from genaug.features.extractor import FeatureExtractor
+from genaug.features.extractor import FeatureExtractor, describe_features
 from genaug.features.inception import InceptionFeatures, load_inception
 from genaug.features.published import TorchmetricsFeatures, load_torchmetrics
 
@@ -11,6 +12,8 @@ __all__ = [
     "FeatureExtractor",
     "InceptionFeatures",
     "TorchmetricsFeatures",
+    "describe_features",
+    "find_features",
     "fit_features",
     "load_inception",
     "load_torchmetrics",

@@ -35,6 +35,16 @@ class FeatureExtractor(Protocol):
         """Return the features (N, F) of public images (N, C, H, W), float32 on the CPU."""
 
 
+def describe_features(features: FeatureExtractor) -> dict[str, Any]:
+    """Return what figures in these features depend on, as plain values.
+
+    >>> from types import SimpleNamespace
+    >>> describe_features(SimpleNamespace(name="mean", num_features=1, settings={"of": "pixels"}, extract=len))
+    {'name': 'mean', 'num_features': 1, 'of': 'pixels'}
+    """
+    return {"name": features.name, "num_features": features.num_features, **features.settings}
+
+
 def to_color_uint8(images: Tensor) -> Tensor:
     """Return public images (N, C, H, W) as uint8 (N, 3, H, W), which published networks take; gray is repeated.
 

@@ -38,7 +38,7 @@ class InceptionFeatures:
     name = "inception"
     num_features = 2048
 
-    def __init__(self, net: nn.Sequential, *, settings: dict[str, Any] | None = None) -> None:
+    def __init__(self, net: nn.Module, *, settings: dict[str, Any] | None = None) -> None:
         self.net = net
         self.settings = settings or {}
 
@@ -48,13 +48,16 @@ class InceptionFeatures:
         Raises:
             DataError: images with another number of channels than 1 or 3.
         """
-        weight: Tensor = next(self.net.parameters())
-        found = []
+        device = next(self.net.parameters()).device
         with inference(self.net):
-            for (chunk,) in split_batches(batch_size, to_color_uint8(images)):
-                pixels = (resize_as_tensorflow(chunk.to(weight.device).float(), side=SIDE) - 128) / 128
-                found.append(self.net(pixels.contiguous(memory_format=torch.channels_last)).float().cpu())
-        return torch.cat(found)
+            chunks = split_batches(batch_size, to_color_uint8(images))
+            return torch.cat([self.run(chunk.to(device)).cpu() for (chunk,) in chunks])
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return features (n, 2048) of uint8 images (n, 3, H, W) on the device of the network."""
+        pixels = (resize_as_tensorflow(images.float(), side=SIDE) - 128) / 128
+        features: Tensor = self.net(pixels.contiguous(memory_format=torch.channels_last)).float()
+        return features
 
 
 def load_inception(*, device: str | torch.device | None = None) -> InceptionFeatures:

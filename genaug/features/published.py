@@ -1,45 +1,28 @@
 """Features of the Inception network that torchmetrics downloads, through the package torch-fidelity."""
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genaug.devices import choose_device
 from genaug.errors import CheckpointError, shorten
-from genaug.features.extractor import to_color_uint8
-from genaug.models.running import inference, split_batches
+from genaug.features.inception import InceptionFeatures
 from genaug.seeding import own_randomness
 
 
-class TorchmetricsFeatures:
+class TorchmetricsFeatures(InceptionFeatures):
     """The 2048 features that `torchmetrics.image.fid` takes by default; made by `load_torchmetrics`.
 
     The network is that of `InceptionFeatures`; where `settings["antialias"]` is set, as in recent versions, images are
     resized with PyTorch's bilinear interpolation, and figures agree with torchmetrics' and not quite with the authors'.
-
-    Args:
-        net: from uint8 images (N, 3, H, W) to features (N, 2048).
-        settings: what it is.
+    `net` takes uint8 images (N, 3, H, W).
     """
 
     name = "torchmetrics"
-    num_features = 2048
 
-    def __init__(self, net: nn.Module, *, settings: dict[str, Any] | None = None) -> None:
-        self.net = net
-        self.settings = settings or {}
-
-    def extract(self, images: Tensor, *, batch_size: int = 16) -> Tensor:
-        """Return the features (N, 2048) of public images (N, C, H, W), float32 on the CPU.
-
-        Raises:
-            DataError: images with another number of channels than 1 or 3.
-        """
-        device = next(self.net.parameters()).device
-        with inference(self.net):
-            chunks = split_batches(batch_size, to_color_uint8(images))
-            return torch.cat([self.net(chunk.to(device)).cpu() for (chunk,) in chunks])
+    def run(self, images: Tensor) -> Tensor:
+        """Return features (n, 2048) of uint8 images (n, 3, H, W); torchmetrics resizes them itself."""
+        features: Tensor = self.net(images)
+        return features
 
 
 def load_torchmetrics(*, device: str | torch.device | None = None) -> TorchmetricsFeatures:

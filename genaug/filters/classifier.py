@@ -7,10 +7,8 @@ from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError
 from genaug.features import ClassifierFeatures
 from genaug.filters.base import CHUNK, SampleFilter, check_number, class_quantiles
-from genaug.metrics.neighbors import STORED_CHUNK, nearest_rows
+from genaug.filters.copies import NearCopies
 from genaug.models.running import inference, split_batches
-
-ROUNDING = 1e-3  # of the length of features: below it an image can be from itself, run in a batch of another size
 
 
 class ClassifierAgreement(SampleFilter):
@@ -136,7 +134,7 @@ class NotACopy(SampleFilter):
         shrinkage: as in `PrototypeBand`.
 
     Attribute `radius` (num_classes,) holds what was fitted. Features of all of `data` stay in memory, (N, F) float32,
-    on the GPU where the classifier is on one; the comparison takes at most 256 x 8192 distances at a time.
+    on the GPU where the classifier is on one.
 
     Raises:
         DataError: data of other images or classes than the features', or fewer than two images.
@@ -161,26 +159,19 @@ class NotACopy(SampleFilter):
         quantile = check_number(quantile, name="quantile", low=0, high=1)
         shrinkage = check_number(shrinkage, name="shrinkage", low=0)
         device = features.net.head.weight.device
-        # others, such as mps, have no float64
-        self._stored = features.extract(data.images).to(device if device.type == "cuda" else "cpu")
-        self._labels = data.labels.cpu()
-        rows = torch.arange(len(data)).split(CHUNK)  # none of which is compared with itself
-        distances = torch.cat([self._nearest(self._stored[part], exclude=part)[0] for part in rows])
-        (radius,) = class_quantiles(
-            distances, self._labels, num_classes=self.spec.num_classes, quantiles=[quantile], shrinkage=shrinkage
+        self._stored = NearCopies(
+            features.extract(data.images).to(device),
+            data.labels,
+            num_classes=self.spec.num_classes,
+            device=device,
+            quantile=quantile,
+            shrinkage=shrinkage,
         )
-        self.radius = radius.clamp(min=ROUNDING * float(self._stored.norm(dim=1).mean()))
-
-    def _nearest(self, found: Tensor, *, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return distance and row of the nearest stored image."""
-        found = found.to(self._stored.device)
-        distances, rows = nearest_rows(found, self._stored, exclude=exclude, chunk=STORED_CHUNK)
-        return distances.cpu(), rows.cpu()
+        self.radius = self._stored.radius
 
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return which images are farther from all stored ones than the radius: bool (n,)."""
-        distances, rows = self._nearest(self.features.extract(images))
-        return torch.gt(distances, self.radius[self._labels[rows]])
+        return torch.gt(self._stored.measure(self.features.extract(images))[2], 1)
 
 
 def _check_data(features: ClassifierFeatures, data: LabeledImages) -> None:

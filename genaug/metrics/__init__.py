@@ -2,7 +2,7 @@
 
 from genaug.metrics.classification import confusion_matrix, recall_per_class, score_predictions
 from genaug.metrics.fidelity import frechet_distance, kernel_distance
-from genaug.metrics.manifold import ManifoldScores, manifold_scores, nearest_neighbors
+from genaug.metrics.manifold import ManifoldScores, manifold_scores
 from genaug.metrics.memorization import (
     CopyScores,
     DataCopyingTest,
@@ -11,6 +11,7 @@ from genaug.metrics.memorization import (
     data_copying_test,
     near_copies,
 )
+from genaug.metrics.neighbors import nearest_neighbors
 
 __all__ = [
     "CopyScores",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genaug.errors import GenaugError, shorten
-from genaug.metrics.manifold import check_features
+from genaug.metrics.neighbors import check_features
 from genaug.seeding import derive_seed, own_randomness
 
 KERNEL_SUBSETS = 100

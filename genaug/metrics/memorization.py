@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genaug.errors import GenaugError, check_share, shorten
-from genaug.metrics.manifold import check_features, nearest_neighbors
+from genaug.metrics.neighbors import check_features, nearest_neighbors
 from genaug.seeding import derive_seed
 
 COPY_QUANTILE = 0.05

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from genaug.config import parse_config, printable, read_json
 from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, ResumeWarning, shorten
-from genaug.storage import check_vacant, clear_own_files, explain_write_errors, write_json, write_text
+from genaug.storage import check_folder, check_vacant, clear_own_files, explain_write_errors, write_json, write_text
 from genaug.training.state import list_states, remove_leftovers
 
 RUN = "run.json"
@@ -61,9 +61,7 @@ def own_folder(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) 
 
 
 def _check_new(folder: Path, *, overwrite: bool) -> None:
-    check_vacant(folder, overwrite=overwrite)
-    if folder.exists() and not folder.is_dir():
-        raise GenaugError(f"{folder}: is a file; choose a folder as output")
+    check_folder(folder, overwrite=overwrite)
     if folder.is_dir() and any(folder.iterdir()):
         raise GenaugError(f"{folder}: holds something else than a training run, which is never overwritten")
 

@@ -17,7 +17,7 @@ from genaug.evaluate.plots import plot_real_beside_synthetic, plot_recall
 from genaug.mixing import balance
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
-from genaug.storage import check_vacant, clear_own_files, expand
+from genaug.storage import check_folder, clear_own_files, expand
 from genaug.training import Interrupted, load_recipe, train
 from genaug.training.run_folder import OWN_FILES as RUN_FILES
 
@@ -127,9 +127,7 @@ def run_demo(
 
 
 def _prepare(output: Path, *, overwrite: bool) -> None:
-    check_vacant(output, overwrite=overwrite)
-    if output.exists() and not output.is_dir():
-        raise GenaugError(f"{output}: is a file; choose a folder as output")
+    check_folder(output, overwrite=overwrite)
     if output.is_dir():
         clear_own_files(output, OWN_FILES, last="results.json")
 

@@ -1,32 +1,24 @@
 """Measure a model or a bank on held-out images: the parts of the data, the figures, a table, a picture."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from genaug import __version__
-from genaug.bank import SampleBank
-from genaug.bank.files import PROVENANCE
-from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.devices import choose_device
-from genaug.errors import DataWarning, GenaugError, shorten
 from genaug.evaluate import FidelityResult, measure_fidelity
-from genaug.evaluate.figures import NEIGHBORS
+from genaug.evaluate.figures import NEIGHBORS, show
 from genaug.evaluate.plots import plot_fidelity
 from genaug.features import STEPS
-from genaug.storage import check_vacant, expand, new_directory, write_json
-from genaug.zoo import is_path, load
+from genaug.storage import check_folder, expand, new_directory, write_json
+from genaug.workflows.parts import load_parts, open_source
+from genaug.workflows.reports import MAX_ROWS, make_table, say, with_versions
 
 RESULTS, PICTURE = "fidelity.json", "fidelity.png"
-MAX_ROWS = 40
 
 
 def run_fidelity(
@@ -79,24 +71,22 @@ def run_fidelity(
     """
     target = None if output is None else expand(output)
     if target is not None:
-        check_vacant(target, overwrite=overwrite)
-        if target.exists() and not target.is_dir():
-            raise GenaugError(f"{target}: is a file; choose a folder as output")
+        check_folder(target, overwrite=overwrite)
     where = choose_device(device)
-    source = _open_source(model, where)
-    recipe = getattr(source, "recipe", None) or {}
-    drawn_with = recipe.get("seed", seed)
-    train = load_data(
-        data, split=split, limit_per_class=limit_per_class, longtail=longtail, seed=drawn_with, **(reading or {})
+    source = open_source(model, where)
+    train, held_out, held_out_part = load_parts(
+        source,
+        data=data,
+        test=test,
+        split=split,
+        test_split=test_split,
+        validation=validation,
+        reading=reading,
+        whole=True,
+        limit_per_class=limit_per_class,
+        longtail=longtail,
+        seed=seed,
     )
-    if validation is None:
-        held_out_part = test_split or ("test" if test is None else "all")
-        held_out = load_data(data if test is None else test, split=held_out_part, **(reading or {}))
-    else:
-        _check_validation(validation, recipe, test=test, test_split=test_split)
-        held_out_part = f"{validation:g} of the training part"
-        kept, rest = stratified_split(train.labels, fraction=validation, seed=drawn_with)
-        train, held_out = train.subset(kept), train.subset(rest)
     result = measure_fidelity(
         source,
         train=train,
@@ -112,15 +102,17 @@ def run_fidelity(
     print_fidelity(result)
     if target is not None:
         facts = {"model": model, "data": str(data), "held_out_data": str(test or data), "held_out_part": held_out_part}
-        versions = {"genaug": __version__, "torch": torch.__version__}
-        _write(target, {**facts, **result.to_dict(), "versions": versions}, source, held_out, overwrite=overwrite)
+        with new_directory(target, overwrite=overwrite, last=RESULTS) as aside:
+            plot_fidelity(source, held_out, aside / PICTURE, seed=seed)
+            write_json(aside / RESULTS, with_versions({**facts, **result.to_dict()}))
+        say(f"Figures and a picture: {target}")
     return result
 
 
 def print_fidelity(result: FidelityResult) -> None:
     """Print the figures of all images and of each class, and what they were taken in."""
     console = Console()
-    table = _make_table("class", "images", "FID", "real", "KID", "real", "found", "real", "MSE")
+    table = make_table("class", "images", "FID", "real", "KID", "real", "found", "real", "MSE")
     everything = [result.sample_scores["accuracy"], result.held_out_scores["accuracy"], result.reconstruction_mse]
     ours, real = result.sample_distance, result.training_distance
     table.add_row("all", str(result.images["held_out"]), *_cells(ours, real, *everything), style="bold")
@@ -150,12 +142,11 @@ def print_fidelity(result: FidelityResult) -> None:
     if result.model_scores:
         figures = ", ".join(f"{name} {value}" for name, value in result.model_scores.items())
         lines.append(f"the model on the held-out images: {figures}")
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(*lines)
 
 
 def _tabulate_scores(result: FidelityResult) -> Table:
-    table = _make_table("score", "samples", "real")
+    table = make_table("score", "samples", "real")
     for figure, mean in (("FID", result.intra_class_fid), ("KID", result.intra_class_kid)):
         if mean.samples is not None and mean.training is not None:
             row = f"{figure}, mean over {mean.classes} of {len(result.classes)} classes"
@@ -171,50 +162,6 @@ def _tabulate_scores(result: FidelityResult) -> Table:
     return table
 
 
-def _make_table(*columns: str) -> Table:
-    table = Table(*columns, box=SIMPLE, padding=(0, 1, 0, 0))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
-
-
 def _cells(ours: Any, real: Any, found: float | None, right: float | None, error: float | None) -> list[str]:
-    shares = ["-" if share is None else f"{100 * share:.1f}" for share in (found, right)]
-    distances = [ours.fid, real.fid, ours.kid, real.kid]
-    return [*("-" if value is None else f"{value:.3f}" for value in distances), *shares, _short(error)]
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _open_source(name: str, device: torch.device) -> Any:
-    if is_path(name) and (expand(name) / PROVENANCE).is_file():
-        return SampleBank.open(name)
-    return load(name, device=device)
-
-
-def _check_validation(validation: float, recipe: Mapping[str, Any], *, test: Any, test_split: str | None) -> None:
-    if test is not None or test_split is not None:
-        raise GenaugError("validation is a part of the training data, so leave --test and --test-split (test=) out")
-    if not recipe:
-        warnings.warn(
-            "it is not known what this was trained on: the validation part may be among it", DataWarning, stacklevel=3
-        )
-        return
-    own = recipe["training"]["validation_fraction"]
-    if not 0 < validation <= own:
-        advice = (
-            f"--validation {own:g}" if own else "a model trained with --set training.validation_fraction=0.1 or more"
-        )
-        raise GenaugError(
-            f"validation must be above 0 and at most {own:g}, the share of the training part that the model has not "
-            f"seen, got {shorten(validation)}; use {advice}"
-        )
-
-
-def _write(target: Path, values: dict[str, Any], source: Any, held_out: LabeledImages, *, overwrite: bool) -> None:
-    with new_directory(target, overwrite=overwrite, last=RESULTS) as aside:
-        plot_fidelity(source, held_out, aside / PICTURE, seed=values["seed"])
-        write_json(aside / RESULTS, values)
-    Console().print(f"Figures and a picture: {target}", highlight=False, markup=False, soft_wrap=True)
+    distances = [show(value, 3) for value in (ours.fid, real.fid, ours.kid, real.kid)]
+    return [*distances, show(found, 1, scale=100), show(right, 1, scale=100), show(error, 4)]

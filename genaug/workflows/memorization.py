@@ -2,37 +2,30 @@
 
 import shlex
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from genaug import __version__
 from genaug.bank import SampleBank
 from genaug.checkpoint import CARD
 from genaug.devices import choose_device
 from genaug.errors import CheckpointError, DataWarning, GenaugError, check_share, shorten
 from genaug.evaluate.copies import ALLOWED, ClassCopies, CopyAudit, name_some
+from genaug.evaluate.figures import show
 from genaug.evaluate.memorization import audit_copies
 from genaug.evaluate.plots import plot_closest_pairs
-from genaug.features import STEPS, FeatureExtractor, load_inception, load_torchmetrics
+from genaug.features import STEPS
 from genaug.models.card import make_card, replace_section
-from genaug.storage import check_vacant, expand, new_directory, write_json, write_text
+from genaug.storage import check_folder, expand, new_directory, write_json, write_text
 from genaug.workflows.parts import load_parts, open_source
+from genaug.workflows.reports import MAX_ROWS, make_table, say, with_versions
 from genaug.zoo import is_path
 
 RESULTS, PICTURE = "memorization.json", "memorization.png"
 SECTION = "Memorization"
-NETWORKS: dict[str, Callable[..., FeatureExtractor]] = {
-    "inception": load_inception,
-    "torchmetrics": load_torchmetrics,
-}
-MAX_ROWS = 40
 
 
 def run_memorization(
@@ -88,13 +81,9 @@ def run_memorization(
             `card` of what is no model in a directory.
     """
     allowed = check_share(allowed, name="allowed")
-    if features not in ("classifier", *NETWORKS):
-        raise GenaugError(f"features must be classifier, {' or '.join(NETWORKS)}, got {shorten(features)}")
     target = None if output is None else expand(output)
     if target is not None:
-        check_vacant(target, overwrite=overwrite)
-        if target.exists() and not target.is_dir():
-            raise GenaugError(f"{target}: is a file; choose a folder as output")
+        check_folder(target, overwrite=overwrite)
     where = choose_device(device)
     source = open_source(model, where)
     if card:
@@ -112,18 +101,17 @@ def run_memorization(
         samples=samples,
         classifier_steps=classifier_steps,
         device=where,
-        features=None if features == "classifier" else NETWORKS[features](device=where),
+        features=features,
         progress=progress,
     )
     print_memorization(audit, allowed=allowed)
     _warn(audit, allowed)
     if target is not None:
         facts = {"model": model, "data": str(data), "held_out_data": str(test or data), "held_out_part": held_out_part}
-        versions = {"genaug": __version__, "torch": torch.__version__}
         with new_directory(target, overwrite=overwrite, last=RESULTS) as aside:
             plot_closest_pairs(audit, aside / PICTURE)
-            write_json(aside / RESULTS, {**facts, **audit.to_dict(allowed), "versions": versions})
-        _say(f"Figures and a picture of the closest pairs: {target}")
+            write_json(aside / RESULTS, with_versions({**facts, **audit.to_dict(allowed)}))
+        say(f"Figures and a picture of the closest pairs: {target}")
     if card:
         options = {"test": test, **part, "samples": samples, **limits, "seed": seed or None}
         if allowed != ALLOWED:
@@ -134,7 +122,7 @@ def run_memorization(
             options["classifier_steps"] = classifier_steps
         body = f"{audit.to_markdown(allowed)}\n\n    {_command(model, data, options, reading or {})}"
         write_text(expand(model) / CARD, replace_section(_read_card(model, source), SECTION, body))
-        _say(f"Section {SECTION!r} of {expand(model) / CARD} is written.")
+        say(f"Section {SECTION!r} of {expand(model) / CARD} is written.")
     return audit
 
 
@@ -143,15 +131,11 @@ def print_memorization(audit: CopyAudit, *, allowed: float = ALLOWED) -> None:
     console = Console()
     for space in audit.spaces:
         width = f"{audit.features['num_features']} features, " if space != "pixels" else ""
-        table = Table(
-            *("class", "training", "near", "real", "beyond", "distance", "real", "C_T", "copies"),
-            title=f"{width}{escape(space)}",
-            box=SIMPLE,
-            padding=(0, 1, 0, 0),
-        )
+        columns = "class", "training", "near", "real", "beyond", "distance", "real", "C_T", "copies"
+        table = make_table(*columns, title=f"{width}{escape(space)}")
         table.columns[0].overflow = "fold"
         for column in table.columns[1:]:
-            column.justify, column.no_wrap = "right", True
+            column.no_wrap = True
         table.add_row(*_cells(audit.overall, space, allowed), style="bold")
         for one in audit.classes[:MAX_ROWS]:
             table.add_row(*_cells(one, space, allowed))
@@ -159,7 +143,7 @@ def print_memorization(audit: CopyAudit, *, allowed: float = ALLOWED) -> None:
             table.add_row(f"... {len(audit.classes) - MAX_ROWS} more")
         console.print(table)
     images = audit.images
-    for line in (
+    say(
         f"{audit.describe_samples()} against {images['training']:,} training images; real: the same of "
         f"{images['held_out_compared']:,} held-out images, which new real images would have too.",
         f"near: near copies in percent, nearer to a training image than {100 - 100 * audit.quantile:g} % of the "
@@ -167,23 +151,20 @@ def print_memorization(audit: CopyAudit, *, allowed: float = ALLOWED) -> None:
         "distance: median to the nearest training image, over that among training images. C_T: far below 0 where "
         f"copied. copies: whether beyond is more than {100 * allowed:g} %.",
         *audit.sentences(allowed),
-    ):
-        _say(line)
+    )
 
 
 def _cells(one: ClassCopies, space: str, allowed: float) -> list[str]:
     found = one.figures[space]
-    shares = [
-        "-" if share is None else f"{100 * share:.1f}" for share in (found.near_copies, found.held_out_near_copies)
-    ]
-    ratios = [found.distance_ratio, found.held_out_distance_ratio]
     return [
         escape(one.name),
         str(one.training),
-        *shares,
+        show(found.near_copies, 1, scale=100),
+        show(found.held_out_near_copies, 1, scale=100),
         f"{100 * found.excess_low:+.1f}..{100 * found.excess_high:+.1f}",
-        *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
-        "-" if found.statistic is None else f"{found.statistic:.1f}",
+        show(found.distance_ratio, 2),
+        show(found.held_out_distance_ratio, 2),
+        show(found.statistic, 1),
         found.verdict(allowed),
     ]
 
@@ -225,7 +206,3 @@ def _command(model: str, data: Any, options: Mapping[str, Any], reading: Mapping
 def _last_name(value: Any) -> str:
     text = str(value)
     return Path(text).name if isinstance(value, Path) or Path(text).expanduser().exists() else text
-
-
-def _say(line: str) -> None:
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)

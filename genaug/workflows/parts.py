@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from genaug.bank import SampleBank
 from genaug.bank.files import PROVENANCE
@@ -21,6 +23,40 @@ def open_source(name: str, device: torch.device) -> Any:
     return load(name, device=device)
 
 
+@dataclass(frozen=True)
+class TrainingPart:
+    """The training part of a model's data, and what its recipe says of it.
+
+    Args:
+        images: all of it, with what the recipe held out.
+        share: that the recipe held out (`training.validation_fraction`); 0 for what has no recipe.
+        seed: of the recipe.
+    """
+
+    images: LabeledImages
+    share: float
+    seed: int
+
+    def split(self, fraction: float) -> tuple[Tensor, Tensor]:
+        """Return the rows that training with this `validation_fraction` keeps, and those that it holds out."""
+        return stratified_split(self.images.labels, fraction=fraction, seed=self.seed)
+
+
+def load_training_part(source: Any, *, data: Any, seed: int = 0, **options: Any) -> TrainingPart:
+    """Return the images that `source` was trained on, chosen as training does by the seed of its recipe.
+
+    Args:
+        source: a model or a bank.
+        data: what `genaug.data.load_data` takes.
+        seed: in the place of the recipe's, for a bank.
+        options: further arguments of `load_data`.
+    """
+    recipe = getattr(source, "recipe", None) or {}
+    drawn_with = recipe.get("seed", seed)
+    share = recipe.get("training", {}).get("validation_fraction", 0.0)
+    return TrainingPart(load_data(data, seed=drawn_with, **options), share, drawn_with)
+
+
 def load_parts(
     source: Any,
     *,
@@ -30,14 +66,13 @@ def load_parts(
     test_split: str | None = None,
     validation: float | None = None,
     reading: Mapping[str, Any] | None = None,
-    limit_per_class: int | None = None,
-    longtail: float | None = None,
-    seed: int = 0,
+    whole: bool = False,
+    **options: Any,
 ) -> tuple[LabeledImages, LabeledImages, str]:
     """Return the images that `source` was trained on, held-out ones, and what to call those.
 
     The share of the training part that a model's recipe held out (`training.validation_fraction`) is in neither, but
-    where `validation` asks for it.
+    where `validation` or `whole` asks for it.
 
     Args:
         source: a model or a bank.
@@ -47,36 +82,35 @@ def load_parts(
         test_split: the held-out part; "test", or all of `test` where that is given.
         validation: hold out this share of the training part instead, of that which the recipe held out.
         reading: further arguments of `load_data` for both parts.
-        limit_per_class, longtail: of the training part; drawn with the seed of the model's recipe, as in training.
-        seed: in the place of the recipe's, for a bank.
+        whole: return all of the training part that is not held out here.
+        options: of `load_training_part`, for the training part alone.
 
     Raises:
         GenaugError: parts that cannot be read, or a validation part that the model was trained on.
     """
-    recipe = getattr(source, "recipe", None) or {}
-    drawn_with = recipe.get("seed", seed)
-    own: float = recipe["training"]["validation_fraction"] if recipe else 0.0
-    options = dict(reading or {})
+    reading = dict(reading or {})
     if validation is not None:
-        _check_validation(validation, own, known=bool(recipe), other=test is not None or test_split is not None)
-    pool = load_data(data, split=split, limit_per_class=limit_per_class, longtail=longtail, seed=drawn_with, **options)
-    unseen = own or validation
-    train = pool.subset(stratified_split(pool.labels, fraction=unseen, seed=drawn_with)[0]) if unseen else pool
+        _check_validation(validation, source, other=test is not None or test_split is not None)
+    part = load_training_part(source, data=data, split=split, **options, **reading)
+    unseen = validation if whole or not part.share else part.share
+    train = part.images if unseen is None else part.images.subset(part.split(unseen)[0])
     if validation is not None:
-        rest = stratified_split(pool.labels, fraction=validation, seed=drawn_with)[1]
-        return train, pool.subset(rest), f"{validation:g} of the training part"
-    part = test_split or ("test" if test is None else "all")
-    return train, load_data(data if test is None else test, split=part, **options), part
+        return train, part.images.subset(part.split(validation)[1]), f"{validation:g} of the training part"
+    name = test_split or ("test" if test is None else "all")
+    return train, load_data(data if test is None else test, split=name, **reading), name
 
 
-def _check_validation(validation: float, own: float, *, known: bool, other: bool) -> None:
+def _check_validation(validation: float, source: Any, *, other: bool) -> None:
     if other:
         raise GenaugError("validation is a part of the training data, so leave --test and --test-split (test=) out")
-    if not known:
+    recipe = getattr(source, "recipe", None)
+    if not recipe:
         warnings.warn(
             "it is not known what this was trained on: the validation part may be among it", DataWarning, stacklevel=4
         )
-    if not 0 < validation <= (own if known else 1):
+        return
+    own = recipe["training"]["validation_fraction"]
+    if not 0 < validation <= own:
         advice = (
             f"--validation {own:g}" if own else "a model trained with --set training.validation_fraction=0.1 or more"
         )

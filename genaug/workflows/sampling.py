@@ -2,23 +2,18 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from genaug import __version__
 from genaug.bank import SampleBank
 from genaug.bank.drawing import check_request
 from genaug.bank.exports import audit_path, check_format, check_target
 from genaug.bank.sampling import write_samples
 from genaug.bank.selection import MAX_DRAWS, Filter, Selection, Short, Tally, warn_of_short
-from genaug.data import LabeledImages, load_data, stratified_split
+from genaug.data import LabeledImages, load_data
 from genaug.devices import choose_device
 from genaug.errors import DataError, DataWarning, GenaugError, shorten
 from genaug.evaluate import CopyAudit, audit_copies
@@ -27,18 +22,11 @@ from genaug.filters import ClassifierAgreement, DiscriminatorRejection, NotACopy
 from genaug.models.base import require
 from genaug.seeding import derive_seed
 from genaug.storage import expand
+from genaug.workflows.parts import load_training_part
+from genaug.workflows.reports import MAX_ROWS, make_table, say, with_versions
 from genaug.zoo import load
 
 FILTERS = ("agreement", "band", "copies", "discriminator")
-MAX_ROWS = 40
-
-
-@dataclass(frozen=True)
-class _Real:
-    """The images that a model learned from, and those that its recipe held out, if any."""
-
-    train: LabeledImages
-    held_out: LabeledImages | None
 
 
 def run_sampling(
@@ -110,15 +98,15 @@ def run_sampling(
     inspect = None
     if data is not None and (names or audit):
         choice = {"split": split, "limit_per_class": limit_per_class, "longtail": longtail}
-        real = _read(source, data, choice, reading, seed)
+        train, held_out = _read(source, data=data, seed=seed, **choice, **reading)
         options: dict[str, Any] = {"classifier_steps": classifier_steps, "device": where, "progress": progress}
-        chosen = _fit_filters(names, source, real, seed, **options)
+        chosen = _fit_filters(names, source, train, held_out, seed=seed, **options)
         if audit:
-            test = _find_test(data, reading, real)
+            test = _find_test(data, reading, held_out)
             facts = {"model": model, "data": str(data)}
 
             def inspect(bank: SampleBank) -> dict[str, Any] | None:
-                return _audit(bank, real.train, test, facts, report, seed=seed, **options)
+                return _audit(bank, train, test, facts, report, seed=seed, **options)
 
     selection = Selection(chosen, short, max_draws)
     tallies = write_samples(
@@ -140,16 +128,13 @@ def run_sampling(
         lines += [*report[0].sentences(), f"Audit: {audit_path(target, format=format)}"]
     elif data is None:
         lines.append("Not audited for copies of training images, which --data gives.")
-    for line in lines:
-        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    say(*lines)
     return tallies
 
 
 def print_tallies(classes: Sequence[str], filters: Sequence[str], tallies: Sequence[Tally]) -> None:
     """Print how many samples of each class were wanted, found and drawn, and the share that each filter accepts."""
-    table = Table("class", "wanted", "found", "drawn", "accepted", *filters, box=SIMPLE, padding=(0, 1, 0, 0))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = make_table("class", "wanted", "found", "drawn", "accepted", *filters)
     named = [(name, tally) for name, tally in zip(classes, tallies, strict=True) if tally.wanted]
     for name, tally in named[:MAX_ROWS]:
         shares = [tally.acceptance, *tally.rates]
@@ -171,32 +156,37 @@ def _check_filters(names: Sequence[str], data: Any) -> None:
         )
 
 
-def _read(source: Any, data: Any, choice: Mapping[str, Any], reading: Mapping[str, Any], seed: int) -> _Real:
-    """Return the images that `source` was trained on, chosen and held out as `genaug train` does by its recipe."""
-    recipe = source.recipe or {}
-    drawn_with = recipe.get("seed", seed)
-    images = load_data(data, seed=drawn_with, **choice, **reading)
+def _read(source: Any, **options: Any) -> tuple[LabeledImages, LabeledImages | None]:
+    """Return the images that `source` was trained on, and those that its recipe held out, if any."""
+    part = load_training_part(source, **options)
+    images = part.images
     source.spec.check_images(images.images, name="images of data")
     if images.spec.class_names != source.spec.class_names:
         raise DataError(
             f"data must have the classes of the model in the same order, {shorten(source.spec.class_names)}, got "
             f"{shorten(images.spec.class_names)}; give the data that it was trained on"
         )
-    fraction = recipe.get("training", {}).get("validation_fraction", 0)
-    if not fraction:
-        return _Real(images, None)
-    kept, rest = stratified_split(images.labels, fraction=fraction, seed=drawn_with)
-    return _Real(images.subset(kept), images.subset(rest) if len(rest) else None)
+    if not part.share:
+        return images, None
+    kept, rest = part.split(part.share)
+    return images.subset(kept), images.subset(rest) if len(rest) else None
 
 
 def _fit_filters(
-    names: Sequence[str], source: Any, real: _Real, seed: int, *, classifier_steps: int, device: Any, progress: bool
+    names: Sequence[str],
+    source: Any,
+    train: LabeledImages,
+    held_out: LabeledImages | None,
+    *,
+    seed: int,
+    classifier_steps: int,
+    device: Any,
+    progress: bool,
 ) -> list[Filter]:
     """Return the filters `names`; their classifier is not the audit's, in which copies are rejected already."""
     makers: dict[str, Callable[[], Filter]] = {}
     if "discriminator" in names:
         require(source, "discriminate")
-        held_out = real.held_out
         if held_out is None:
             raise DataError(
                 "filter discriminator needs images that the model has not learned from, and its recipe held none out; "
@@ -205,20 +195,20 @@ def _fit_filters(
         makers["discriminator"] = lambda: DiscriminatorRejection(source, source, held_out=held_out, seed=seed)
     if set(names) - {"discriminator"}:
         own = derive_seed(seed, "filters")
-        features = fit_features(real.train, seed=own, steps=classifier_steps, device=device, progress=progress)
+        features = fit_features(train, seed=own, steps=classifier_steps, device=device, progress=progress)
         makers["agreement"] = lambda: ClassifierAgreement(features)
-        makers["band"] = lambda: PrototypeBand(features, real.train)
-        makers["copies"] = lambda: NotACopy(features, real.train)
+        makers["band"] = lambda: PrototypeBand(features, train)
+        makers["copies"] = lambda: NotACopy(features, train)
     return [makers[name]() for name in names]
 
 
-def _find_test(data: Any, reading: Mapping[str, Any], real: _Real) -> LabeledImages | str:
+def _find_test(data: Any, reading: Mapping[str, Any], held_out: LabeledImages | None) -> LabeledImages | str:
     """Return the part "test", or else what the model's recipe held out, or else why there is neither."""
     try:
         return load_data(data, split="test", **reading)
     except GenaugError as problem:
-        if real.held_out is not None:
-            return real.held_out
+        if held_out is not None:
+            return held_out
         return f"there are no held-out images to compare with: no part test ({problem}), and none of the recipe's"
 
 
@@ -239,5 +229,4 @@ def _audit(
         warnings.warn(f"the samples were not audited for copies: {problem}", DataWarning, stacklevel=5)
         return None
     report.append(found)
-    versions = {"genaug": __version__, "torch": torch.__version__}
-    return {**facts, "images_sha256": bank.provenance.images_sha256, **found.to_dict(), "versions": versions}
+    return with_versions({**facts, "images_sha256": bank.provenance.images_sha256, **found.to_dict()})

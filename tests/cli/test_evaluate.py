@@ -17,6 +17,7 @@ from genaug import GenaugError, SampleBank
 from genaug.cli import app
 from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.workflows import fidelity as workflow
+from genaug.workflows import parts as parts_module
 
 
 def call(*arguments: Any) -> Any:
@@ -194,13 +195,13 @@ def test_limits_apply_to_the_training_part_alone(here, parts, tiny):
 
 def test_validation_holds_out_what_the_recipe_did_and_leaves_the_test_part_alone(here, parts, tiny, monkeypatch):
     loaded: list[Any] = []
-    original = workflow.load_data
+    original = parts_module.load_data
 
     def spy(data: Any, *, split: str | None = None, **options: Any) -> LabeledImages:
         loaded.append(split)
         return original(data, split=split, **options)
 
-    monkeypatch.setattr(workflow, "load_data", spy)
+    monkeypatch.setattr(parts_module, "load_data", spy)
     result = measure(tiny, "--validation", 0.1, "--seed", 3)
     assert result.exit_code == 0, result.output
     assert loaded == [None]
@@ -364,7 +365,7 @@ def test_copies_are_a_warning_in_words_and_no_failure(here):
     [
         (["--samples", "0"], ["samples must be an integer of at least 1"]),
         (["--allowed", "1.5"], ["allowed must be from 0 to 1, got 1.5"]),
-        (["--features", "vgg"], ["features must be classifier, inception or torchmetrics, got 'vgg'"]),
+        (["--features", "vgg"], ["features must be 'classifier', 'inception'", "got 'vgg'"]),
         (["--test-split", "train"], ["must not share images"]),
         (["--resize", "9x9"], ["source and train must have images of one size, got 1x8x8 and 1x9x9", "--resize"]),
         (["--card"], ["card must be that of a model's directory"]),

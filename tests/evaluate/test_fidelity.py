@@ -13,7 +13,7 @@ from torch import Tensor
 
 import genaug
 from genaug import DataError, DataSpec, GenaugError, SampleBank
-from genaug.data import LabeledImages, load_data, longtail_indices, stratified_split
+from genaug.data import LabeledImages, load_data, longtail_indices
 from genaug.evaluate import ClassMean, Distance, measure_fidelity
 from genaug.evaluate.drawing import choose_labels, draw_samples, match_rows
 from genaug.evaluate.plots import plot_fidelity
@@ -36,12 +36,23 @@ def test_part() -> LabeledImages:
 
 @pytest.fixture(scope="module")
 def features(train_part: LabeledImages) -> ClassifierFeatures:
-    return fit_features(train_part, seed=0, steps=400, device="cpu")
+    return fit_features(train_part, seed=0, steps=250, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def digits_vae() -> Model:
     return genaug.load("digits-vae")
+
+
+@pytest.fixture(scope="module")
+def result(features: ClassifierFeatures, train_part: LabeledImages, test_part: LabeledImages, digits_vae: Model) -> Any:
+    return measure(digits_vae, train=train_part, test=test_part, seed=5, features=features)
+
+
+@pytest.fixture(scope="module")
+def options(features: ClassifierFeatures, train_part: LabeledImages, test_part: LabeledImages) -> dict[str, Any]:
+    """Those of `result`."""
+    return {"train": train_part, "test": test_part, "seed": 5, "features": features}
 
 
 def noise(spec: DataSpec) -> Any:
@@ -64,9 +75,8 @@ def one_image_a_class(data: LabeledImages) -> Any:
 # --- the order that it is for
 
 
-def test_noise_is_worse_than_the_model_and_the_model_than_real_images(features, train_part, test_part, digits_vae):
-    options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
-    vae, static = (measure(source, **options) for source in (digits_vae, noise(test_part.spec)))
+def test_noise_is_worse_than_the_model_and_the_model_than_real_images(result, options, test_part):
+    vae, static = result, measure(noise(test_part.spec), **options)
     assert static.sample_distance.fid > 20 * vae.sample_distance.fid
     assert vae.sample_distance.fid > vae.training_distance.fid > 0
     assert static.sample_distance.kid > 10 * vae.sample_distance.kid
@@ -74,9 +84,8 @@ def test_noise_is_worse_than_the_model_and_the_model_than_real_images(features, 
     assert static.training_distance == vae.training_distance
 
 
-def test_wrong_classes_show_in_the_classes_alone(features, train_part, test_part, digits_vae):
-    options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
-    right, wrong = (measure(source, **options) for source in (digits_vae, mislabeled(digits_vae)))
+def test_wrong_classes_show_in_the_classes_alone(result, options, digits_vae):
+    right, wrong = result, measure(mislabeled(digits_vae), **options)
     assert wrong.sample_distance.fid < 2 * right.sample_distance.fid
     assert wrong.sample_scores["accuracy"] < 0.05
     for good, bad in zip(right.classes, wrong.classes, strict=True):
@@ -84,20 +93,14 @@ def test_wrong_classes_show_in_the_classes_alone(features, train_part, test_part
         assert bad.sample_recall < 0.2
 
 
-def test_a_source_of_one_image_a_class_is_found_out(features, train_part, test_part, digits_vae):
+def test_a_source_of_one_image_a_class_is_found_out(result, options, train_part):
     """A collapsed generator has perfect labels, and a distance that shows it."""
-    options: dict[str, Any] = {"train": train_part, "test": test_part, "features": features}
     collapsed = measure(one_image_a_class(train_part), **options)
     assert collapsed.sample_scores["accuracy"] > 0.9
-    assert collapsed.sample_distance.fid > 2 * measure(digits_vae, **options).sample_distance.fid
+    assert collapsed.sample_distance.fid > 2 * result.sample_distance.fid
 
 
 # --- each figure
-
-
-@pytest.fixture(scope="module")
-def result(features: ClassifierFeatures, train_part: LabeledImages, test_part: LabeledImages, digits_vae: Model) -> Any:
-    return measure(digits_vae, train=train_part, test=test_part, seed=5, features=features)
 
 
 def test_counts_and_names(result, features, train_part, test_part):
@@ -178,16 +181,12 @@ def test_the_result_is_plain_json(result):
     assert report["classes"][3]["sample_distance"]["fid"] is None  # of 61 images
 
 
-def test_fid_of_a_class_needs_more_images_than_features():
-    digits = load_data("digits", split="all")
-    kept, rest = stratified_split(digits.labels, fraction=0.5, seed=0)
-    train, test = digits.subset(kept), digits.subset(rest)
-    fitted = fit_features(train, seed=0, steps=20, device="cpu")
-    model = genaug.load("digits-vae")
-    full = measure(model, train=train, test=test, features=fitted)
+def test_fid_of_a_class_needs_more_images_than_features(train_part, test_part, digits_vae):
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "features": PIXELS, "classifier_steps": 2}
+    full = measure(digits_vae, samples=300, **options)
     assert all(one.sample_distance.fid > 0 and one.training_distance.fid > 0 for one in full.classes)
-    fewer = measure(model, train=train, test=test, features=fitted, samples=640)
-    assert [one.sample_distance.fid is not None for one in fewer.classes] == [one.samples > 64 for one in fewer.classes]
+    fewer = measure(digits_vae, samples=165, **options)
+    assert [one.sample_distance.fid is not None for one in fewer.classes] == [one.samples > 16 for one in fewer.classes]
     assert {one.sample_distance.fid is None for one in fewer.classes} == {True, False}
     known = [one for one in fewer.classes if one.sample_distance.fid is not None]
     assert fewer.intra_class_fid.classes == len(known)
@@ -255,7 +254,7 @@ def perfect(data: LabeledImages) -> Any:
 
 def test_what_samples_teach_is_near_what_real_images_do_and_noise_teaches_nothing(train_part, test_part):
     options: dict[str, Any] = {"train": train_part, "test": test_part, "samples": 50, "device": "cpu"}
-    fitted = fit_features(train_part, seed=0, steps=100, device="cpu")
+    fitted = fit_features(train_part, seed=0, steps=70, device="cpu")
     ideal, static = (
         measure_fidelity(source, features=fitted, **options) for source in (perfect(train_part), noise(test_part.spec))
     )
@@ -296,12 +295,13 @@ PIXELS: Any = SimpleNamespace(name="pixels", num_features=16, settings={"scale":
 
 
 def test_distances_in_other_features_leave_the_classifier_as_it_is(train_part, test_part, digits_vae):
-    options: dict[str, Any] = {"train": train_part, "test": test_part, "classifier_steps": 30, "device": "cpu"}
+    options: dict[str, Any] = {"train": train_part, "test": test_part, "classifier_steps": 5, "device": "cpu"}
+    options["samples"] = 200
     found, usual = measure(digits_vae, features=PIXELS, **options), measure(digits_vae, **options)
     assert found.features == {"name": "pixels", "num_features": 16, "scale": 1 / 255}
     assert found.classifier == usual.classifier == usual.features
     assert (found.sample_scores, found.held_out_scores) == (usual.sample_scores, usual.held_out_scores)
-    labels = choose_labels(test_part, samples=None, seed=0)
+    labels = choose_labels(test_part, samples=200, seed=0)
     samples = central_pixels(torch.cat(list(draw_samples(digits_vae, labels, seed=0, progress=False))))
     training = central_pixels(train_part.images[match_rows(train_part.labels, labels, seed=0)])
     real = central_pixels(test_part.images)
@@ -338,6 +338,7 @@ def test_images_that_features_cannot_be_taken_of_show_before_anything_is_trained
 
 def test_figures_depend_on_the_seed_alone(train_part, test_part, digits_vae):
     options: dict[str, Any] = {"train": train_part, "test": test_part, "classifier_steps": 3, "device": "cpu"}
+    options["samples"] = 100
     first = measure(digits_vae, seed=1, **options)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(77)

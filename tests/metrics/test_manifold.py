@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from genaug import GenaugError
-from genaug.metrics import ManifoldScores, manifold_scores, nearest_neighbors
+from genaug.metrics import ManifoldScores, manifold, manifold_scores, nearest_neighbors, neighbors
 
 
 def draw(rows: int, width: int, *, seed: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -59,7 +59,8 @@ def test_the_size_of_chunks_does_not_matter(monkeypatch, size, exclude_self):
     features, synthetic = draw(30, 3, seed=0), draw(17, 3, seed=1)
     expected = nearest_neighbors(features, features, k=4, exclude_self=exclude_self)
     scores = manifold_scores(features, synthetic, k=2)
-    monkeypatch.setitem(manifold_scores.__globals__, "CHUNK", size)
+    monkeypatch.setattr(neighbors, "CHUNK", size)
+    monkeypatch.setattr(manifold, "CHUNK", size)
     found = nearest_neighbors(features, features, k=4, exclude_self=exclude_self)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
@@ -67,7 +68,7 @@ def test_the_size_of_chunks_does_not_matter(monkeypatch, size, exclude_self):
 
 
 def test_distances_of_more_pairs_than_a_chunk_are_never_held_at_once(monkeypatch):
-    monkeypatch.setitem(manifold_scores.__globals__, "CHUNK", 100)
+    monkeypatch.setattr(neighbors, "CHUNK", 100)
     sizes = []
     addmm = torch.addmm
 

@@ -172,7 +172,9 @@ def test_the_command_names_what_changes_the_figures(tmp_path):
 
 
 def test_networks_are_known_by_name(tiny):
-    with pytest.raises(GenaugError, match="features must be classifier, inception or torchmetrics, got 'resnet'"):
+    with pytest.raises(
+        GenaugError, match="features must be 'classifier', 'inception', 'torchmetrics' or .*, got 'resnet'"
+    ):
         run_memorization(str(tiny), features="resnet", **QUICK)
 
 
