@@ -143,11 +143,7 @@ def check_source(source: Any) -> DataSpec:
 
 
 def name_source(source: Any) -> str:
-    """Return the family of a model, or what kind of source it is.
-
-    >>> name_source([])
-    'list'
-    """
+    """Return the family of a model, or what kind of source it is."""
     return str(getattr(source, "family", None) or type(source).__name__)
 
 

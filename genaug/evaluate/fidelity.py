@@ -16,10 +16,10 @@ from genaug.features import (
     STEPS,
     ClassifierFeatures,
     FeatureExtractor,
-    describe_features,
     find_features,
     fit_features,
 )
+from genaug.features.extractor import describe_features
 from genaug.metrics import (
     ManifoldScores,
     frechet_distance,

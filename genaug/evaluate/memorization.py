@@ -9,7 +9,7 @@ import torch
 from genaug.bank.drawing import name_source
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
-from genaug.errors import DataError, GenaugError, check_share, shorten
+from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate.copies import ClassCopies, CopyAudit, CopyFigures
 from genaug.evaluate.drawing import check_fit
 from genaug.evaluate.nearest import (
@@ -24,7 +24,9 @@ from genaug.evaluate.nearest import (
     read_rows,
     read_samples,
 )
-from genaug.features import STEPS, FeatureExtractor, describe_features, find_features, fit_features
+from genaug.features import STEPS, FeatureExtractor, find_features, fit_features
+from genaug.features.extractor import describe_features
+from genaug.filters.copies import QUANTILE
 from genaug.metrics.memorization import cell_scores
 from genaug.metrics.proportions import excess_interval
 from genaug.progress import progress_bar
@@ -38,7 +40,6 @@ def audit_copies(
     test: LabeledImages,
     seed: int = 0,
     samples: int | None = None,
-    quantile: float = 0.01,
     classifier_steps: int = STEPS,
     device: str | torch.device | None = None,
     features: str | FeatureExtractor | None = None,
@@ -50,7 +51,7 @@ def audit_copies(
     on `train` (`genaug.features.fit_features`), where a copy that is moved a little stays near, and as the root mean
     squared difference of pixels on the [0, 1] scale, since a classifier may map different images to one place. A copy
     that is mirrored, or much darker, is far in both. Samples are near copies where that distance is at most the radius
-    of the training image's class: the `quantile` of the distances from this class's training images to the nearest
+    of the training image's class: the 1 % quantile of the distances from this class's training images to the nearest
     other one, drawn towards that of all classes where a class has few (as in `genaug.filters.NotACopy`). About that
     share of new real images is as near. The share of the held-out images says how many exactly, and what samples have
     beyond it is copied; see `CopyAudit.verdicts`.
@@ -72,8 +73,7 @@ def audit_copies(
         seed: of everything that is drawn.
         samples: how many of each class; by default 1,000 of a model, and all of a bank. A bank's samples are taken as
             they are, none twice. 400 without a near copy rule out more than 1 %; where 1 % of samples and of held-out
-            images are near copies, which is what `quantile` makes of new real images, it takes 1,000 of both.
-        quantile: of the radii.
+            images are near copies, which is what the radii make of new real images, it takes 1,000 of both.
         classifier_steps: training steps of the classifier.
         device: where to compute; a GPU if there is one, else the CPU. The source stays where it is.
         features: in the place of the classifier another network, or an extractor, as `measure_fidelity` takes them.
@@ -83,7 +83,7 @@ def audit_copies(
         DataError: train, test, source and features of different formats or classes, parts that share images, or a
             source that cannot sample, or has classes without training images.
         CheckpointError: a network whose weights are missing, or not the known ones.
-        GenaugError: numbers of samples or steps below 1, a quantile that is not from 0 to 1, or unknown features.
+        GenaugError: numbers of samples or steps below 1, or unknown features.
 
     >>> import genaug
     >>> from genaug.data import load_data
@@ -94,7 +94,7 @@ def audit_copies(
     >>> audit.overall.samples, audit.overall.duplicates, audit.spaces
     (200, 0, ['classifier', 'pixels'])
     """
-    seed, quantile = check_seed(seed), check_share(quantile, name="quantile")
+    seed = check_seed(seed)
     if samples is not None and (type(samples) is not int or samples < 1):
         raise GenaugError(f"samples must be an integer of at least 1, the number a class, got {shorten(samples)}")
     check_fit(source, train=train, test=test, name="train")
@@ -115,7 +115,7 @@ def audit_copies(
     chosen, held_out_rows = choose_rows(train, seed=seed), choose_rows(test, seed=seed)
     total = len(chosen) + len(held_out_rows) + len(labels)
     with progress_bar("comparing", total=total, enabled=progress) as update:
-        spaces = make_spaces(network, train, chosen=chosen, quantile=quantile, device=where, update=update)
+        spaces = make_spaces(network, train, chosen=chosen, device=where, update=update)
         limits = [min(each) for each in zip(train.counts, test.counts, counts, strict=True)]
         cells = make_cells(spaces[0].training.rows, train.labels, limits=limits, seed=seed)
         held_out = compare(read_rows(test, held_out_rows), spaces, train, cells, update, held_out=True)
@@ -135,7 +135,7 @@ def audit_copies(
     return CopyAudit(
         source=name_source(source),
         seed=seed,
-        quantile=quantile,
+        quantile=QUANTILE,
         images={
             "training": len(train),
             "held_out": len(test),

@@ -1,5 +1,6 @@
 """The training image nearest to each of many images: in features and in pixels, chunk by chunk."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from heapq import nsmallest
@@ -56,13 +57,7 @@ class Compared:
 
 
 def make_spaces(
-    features: FeatureExtractor,
-    train: LabeledImages,
-    *,
-    chosen: Tensor,
-    quantile: float,
-    device: torch.device,
-    update: Update,
+    features: FeatureExtractor, train: LabeledImages, *, chosen: Tensor, device: torch.device, update: Update
 ) -> list[Space]:
     """Return the space of `features` and that of pixels, whose distance is the root of the mean squared difference.
 
@@ -70,20 +65,12 @@ def make_spaces(
     """
     found = torch.cat([features.extract(part) for part in train.images.split(CHUNK)]).to(device)
     pixels = train.images.flatten(1)
-    options: dict[str, Any] = {
-        "num_classes": train.spec.num_classes,
-        "device": device,
-        "quantile": quantile,
-        "chosen": chosen,
-    }
+    options: dict[str, Any] = {"num_classes": train.spec.num_classes, "device": device, "chosen": chosen}
     scale = 1 / 255 / pixels.shape[1] ** 0.5
+    near = NearCopies(pixels, train.labels, scale=scale, update=update, **options)
     return [
         Space(features.name, features.extract, NearCopies(found, train.labels, **options)),
-        Space(
-            PIXELS,
-            lambda images: images.flatten(1),
-            NearCopies(pixels, train.labels, scale=scale, update=update, **options),
-        ),
+        Space(PIXELS, lambda images: images.flatten(1), near),
     ]
 
 
@@ -119,9 +106,8 @@ def compare(
 ) -> Compared:
     """Return what is found of images in chunks; `held_out` says of them what the pairs are told."""
     labels, places = [], []
-    distances: dict[str, list[Tensor]] = {space.name: [] for space in spaces}
-    near: dict[str, list[Tensor]] = {space.name: [] for space in spaces}
-    pairs: dict[str, list[CopyPair]] = {space.name: [] for space in spaces}
+    distances, near = defaultdict[str, list[Tensor]](list), defaultdict[str, list[Tensor]](list)
+    pairs = defaultdict[str, list[CopyPair]](list)
     for images, own, numbers in batches:
         labels.append(own)
         for space in spaces:

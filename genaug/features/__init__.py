@@ -2,7 +2,7 @@
 
 from genaug.features.choice import find_features
 from genaug.features.classifier import STEPS, ClassifierFeatures, fit_features
-from genaug.features.extractor import FeatureExtractor, describe_features
+from genaug.features.extractor import FeatureExtractor
 from genaug.features.inception import InceptionFeatures, load_inception
 from genaug.features.published import TorchmetricsFeatures, load_torchmetrics
 
@@ -12,7 +12,6 @@ __all__ = [
     "FeatureExtractor",
     "InceptionFeatures",
     "TorchmetricsFeatures",
-    "describe_features",
     "find_features",
     "fit_features",
     "load_inception",

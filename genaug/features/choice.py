@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from genaug.data import LabeledImages
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import GenaugError, shorten
 from genaug.features.classifier import ClassifierFeatures
 from genaug.features.extractor import FeatureExtractor
 from genaug.features.inception import load_inception
@@ -39,8 +39,8 @@ def find_features(
     """
     if features is None or features == "classifier":
         return None
-    if isinstance(features, ClassifierFeatures) and features.spec != data.spec:
-        raise DataError(f"features must be of the images in {name}, got {features.spec} and {data.spec}; fit them anew")
+    if isinstance(features, ClassifierFeatures):
+        features.check_data(data, name=name)
     if isinstance(features, str) and features in NETWORKS:
         features = NETWORKS[features](device=device)
     if isinstance(features, str) or not isinstance(features, FeatureExtractor):

@@ -42,6 +42,11 @@ class ClassifierFeatures:
         """Width F of the features."""
         return self.net.head.in_features
 
+    def check_data(self, data: LabeledImages, *, name: str) -> None:
+        """Raise a `DataError`, which calls the data `name`, unless they are of the images and classes of `spec`."""
+        if self.spec != data.spec:
+            raise DataError(f"features must be of the images in {name}, got {self.spec} and {data.spec}; fit them anew")
+
     def extract(self, images: Tensor, *, batch_size: int = 512) -> Tensor:
         """Return the features (N, F) of public images (N, C, H, W), float32 on the CPU: the input of the last layer.
 

@@ -36,12 +36,7 @@ class FeatureExtractor(Protocol):
 
 
 def describe_features(features: FeatureExtractor) -> dict[str, Any]:
-    """Return what figures in these features depend on, as plain values.
-
-    >>> from types import SimpleNamespace
-    >>> describe_features(SimpleNamespace(name="mean", num_features=1, settings={"of": "pixels"}, extract=len))
-    {'name': 'mean', 'num_features': 1, 'of': 'pixels'}
-    """
+    """Return what figures in these features depend on, as plain values."""
     return {"name": features.name, "num_features": features.num_features, **features.settings}
 
 

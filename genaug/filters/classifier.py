@@ -7,7 +7,7 @@ from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError
 from genaug.features import ClassifierFeatures
 from genaug.filters.base import CHUNK, SampleFilter, check_number, class_quantiles
-from genaug.filters.copies import NearCopies
+from genaug.filters.copies import QUANTILE, NearCopies
 from genaug.models.running import inference, split_batches
 
 
@@ -149,7 +149,7 @@ class NotACopy(SampleFilter):
     """
 
     def __init__(
-        self, features: ClassifierFeatures, data: LabeledImages, *, quantile: float = 0.01, shrinkage: float = 10.0
+        self, features: ClassifierFeatures, data: LabeledImages, *, quantile: float = QUANTILE, shrinkage: float = 10.0
     ) -> None:
         super().__init__(features.spec)
         self.features = features
@@ -175,7 +175,6 @@ class NotACopy(SampleFilter):
 
 
 def _check_data(features: ClassifierFeatures, data: LabeledImages) -> None:
-    if features.spec != data.spec:
-        raise DataError(f"features must be of the images in data, got {features.spec} and {data.spec}; fit them anew")
+    features.check_data(data, name="data")
     if not len(data):
         raise DataError("data must hold at least one image, got none")

@@ -9,6 +9,7 @@ from genaug.filters.base import class_quantiles
 from genaug.metrics.neighbors import nearest_rows
 
 CHUNK = 512  # training images whose own distances are taken at once
+QUANTILE = 0.01  # that radii are of the distances between training images
 ROUNDING = 1e-3  # of the length of features: below it an image can be from itself, run in a batch of another size
 
 
@@ -30,7 +31,7 @@ class NearCopies:
         chosen: rows whose distances the radii are quantiles of; by default all.
         update: called with the number of those that were compared.
 
-    Attributes `radius` and `usual`, (num_classes,), hold what was fitted; `usual` is the median of these distances.
+    Attributes `radius` and `usual`, (num_classes,), hold what was fitted; `usual` is the median of the distances.
 
     >>> copies = NearCopies(torch.tensor([[0], [2], [7]]), torch.tensor([0, 0, 0]), num_classes=1, device="cpu")
     >>> copies.usual, copies.measure(torch.tensor([[9]]))[:2]
@@ -44,7 +45,7 @@ class NearCopies:
         *,
         num_classes: int,
         device: str | torch.device,
-        quantile: float = 0.01,
+        quantile: float = QUANTILE,
         shrinkage: float = 10.0,
         scale: float = 1.0,
         chosen: Tensor | None = None,

@@ -69,9 +69,9 @@ def nearest_rows(
     best = torch.full(shape, torch.inf, dtype=torch.float64, device=queries.device)
     rows = torch.zeros(shape, dtype=torch.int64, device=queries.device)
     for block in compare(queries, references, candidates=k + SPARE):
-        own, part, stored, estimates = block.rows, block.queries, block.references, block.estimates
+        own, columns, part, stored, estimates, slack = block
         if exclude is not None:
-            places = exclude[own].to(queries.device) - block.columns.start
+            places = exclude[own].to(queries.device) - columns.start
             inside = ((places >= 0) & (places < len(stored))).nonzero()[:, 0]
             estimates[inside, places[inside]] = torch.inf
         count = min(k + SPARE, len(stored))
@@ -79,14 +79,14 @@ def nearest_rows(
         values = estimates.gather(1, near)
         found = distances(part[:, None], stored[near]).masked_fill_(values.isinf(), torch.inf)
         least = torch.cat([best[own], found], 1).kthvalue(k).values
-        unsure = (least.square() + 2 * block.slack[:, 0] >= values.amax(1)) & (least > 0)
+        unsure = (least.square() + 2 * slack[:, 0] >= values.amax(1)) & (least > 0)
         if count < len(stored) and unsure.any():
             every = torch.cdist(part[unsure], stored, compute_mode="donot_use_mm_for_euclid_dist")
             every.masked_fill_(estimates[unsure].isinf(), torch.inf)
             near[unsure] = every.topk(count, largest=False).indices.sort().values
             found[unsure] = distances(part[unsure][:, None], stored[near[unsure]])
         best[own], order = (each[:, :k] for each in torch.cat([best[own], found], 1).sort(dim=1, stable=True))
-        rows[own] = torch.cat([rows[own], near + block.columns.start], 1).gather(1, order)
+        rows[own] = torch.cat([rows[own], near + columns.start], 1).gather(1, order)
     return best, rows
 
 
@@ -106,12 +106,7 @@ class Block(NamedTuple):
 
 
 def compare(queries: Tensor, references: Tensor, *, candidates: int = 1) -> Iterator[Block]:
-    """Yield blocks of all pairs, in float64 on the device of the queries; `candidates` of each query can be gathered.
-
-    >>> rows = torch.tensor([[0.0], [3.0]])
-    >>> [block.estimates.tolist() for block in compare(rows, rows)]
-    [[[0.0, 9.0], [9.0, 0.0]]]
-    """
+    """Yield blocks of all pairs, in float64 on the device of the queries, with room for `candidates` of each query."""
     width = references.shape[1]
     size = max(1, min(STORED_CHUNK, CHUNK // width))
     count = max(1, CHUNK // max(min(size, len(references)), candidates * width))
@@ -135,11 +130,7 @@ def compare(queries: Tensor, references: Tensor, *, candidates: int = 1) -> Iter
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:
-    """Return the Euclidean distance between rows (..., F) of one and the other, which is exact for copies.
-
-    >>> distances(torch.tensor([3.0, 4.0]), torch.zeros(2, 2))
-    tensor([5., 5.])
-    """
+    """Return the Euclidean distances between rows (..., F) of one and the other, which are exact for copies."""
     found: Tensor = torch.linalg.vector_norm(one - other, dim=-1)
     return found
 

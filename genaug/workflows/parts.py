@@ -25,16 +25,10 @@ def open_source(name: str, device: torch.device) -> Any:
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """The training part of a model's data, and what its recipe says of it.
-
-    Args:
-        images: all of it, with what the recipe held out.
-        share: that the recipe held out (`training.validation_fraction`); 0 for what has no recipe.
-        seed: of the recipe.
-    """
+    """The training part of a model's data, and which share of it the recipe held out, with which seed."""
 
     images: LabeledImages
-    share: float
+    share: float  # `training.validation_fraction`; 0 without a recipe
     seed: int
 
     def split(self, fraction: float) -> tuple[Tensor, Tensor]:
@@ -43,14 +37,7 @@ class TrainingPart:
 
 
 def load_training_part(source: Any, *, data: Any, seed: int = 0, **options: Any) -> TrainingPart:
-    """Return the images that `source` was trained on, chosen as training does by the seed of its recipe.
-
-    Args:
-        source: a model or a bank.
-        data: what `genaug.data.load_data` takes.
-        seed: in the place of the recipe's, for a bank.
-        options: further arguments of `load_data`.
-    """
+    """Return the images that `source` was trained on, chosen by the seed of its recipe; for a bank by `seed`."""
     recipe = getattr(source, "recipe", None) or {}
     drawn_with = recipe.get("seed", seed)
     share = recipe.get("training", {}).get("validation_fraction", 0.0)
@@ -83,7 +70,7 @@ def load_parts(
         validation: hold out this share of the training part instead, of that which the recipe held out.
         reading: further arguments of `load_data` for both parts.
         whole: return all of the training part that is not held out here.
-        options: of `load_training_part`, for the training part alone.
+        options: further ones for the training part alone; `seed` takes the place of the recipe's, for a bank.
 
     Raises:
         GenaugError: parts that cannot be read, or a validation part that the model was trained on.

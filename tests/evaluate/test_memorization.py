@@ -533,8 +533,6 @@ def test_numbers_that_are_none(name, value, parts, options):
         audit_copies(deal(parts[2]), **{**options, "features": None, name: value})
 
 
-def test_a_quantile_or_seed_that_is_none(parts, options):
-    with pytest.raises(GenaugError, match="quantile must be from 0 to 1, got 2"):
-        audit_copies(deal(parts[2]), **options, quantile=2)
+def test_a_seed_that_is_none(parts, options):
     with pytest.raises(GenaugError, match="seed must be an integer"):
         audit_copies(deal(parts[2]), **options, seed=0.5)
