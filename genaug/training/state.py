@@ -82,9 +82,6 @@ class TrainingState:
             for name, parameter in self.model.named_parameters():
                 for key, value in self._moments(parameter).items():
                     value.copy_(tensors[f"optimizer.{name}.{key}"])
-        if self.best is not None:
-            for name, tensor in self.best.tensors.items():
-                tensor.copy_(tensors[f"best.{name}"])
 
     def _moments(self, parameter: Tensor) -> dict[str, Tensor]:
         # AdamW makes these at its first step; making them here gives a state that can be saved and restored before it.
@@ -133,6 +130,8 @@ def read_facts(directory: Path) -> StateFacts:
     facts = parse_config(StateFacts, read_json(path, error=CheckpointError), where=str(path), error=CheckpointError)
     if directory.name != f"step-{facts.step}":
         raise CheckpointError(f"{path}: step must be that of its directory {directory.name}, got {facts.step}")
+    if (facts.best_step is None) != (facts.best_distance is None):
+        raise CheckpointError(f"{path}: best_step and best_distance must both be given, or both be null")
     return facts
 
 
@@ -143,10 +142,13 @@ def load_state(directory: Path, state: TrainingState) -> None:
         CheckpointError: tensors that are damaged or do not fit.
     """
     facts = read_facts(directory)
+    expected = describe_tensors(state.tensors())
+    if facts.best_step is not None:
+        expected |= describe_tensors({f"best.{name}": value for name, value in state.averaged.state_dict().items()})
+    tensors = read_tensors(directory / TENSORS, expected, sha256=facts.sha256)
+    state.restore(tensors)
     if facts.best_step is not None and facts.best_distance is not None:
-        room = {name: tensor.clone() for name, tensor in state.averaged.state_dict().items()}
-        state.best = Best(facts.best_step, facts.best_distance, room)
-    state.restore(read_tensors(directory / TENSORS, describe_tensors(state.tensors()), sha256=facts.sha256))
+        state.best = Best(facts.best_step, facts.best_distance, _part(tensors, "best."))
     state.step = facts.step
 
 
