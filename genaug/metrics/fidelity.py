@@ -35,7 +35,8 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     real, synthetic = _check_rows(real, synthetic, least=2)
-    metric = FrechetInceptionDistance(feature=_Given(real.shape[1]))
+    # without synchronization: the features are all that is compared, also in one of several processes
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), sync_on_compute=False)
     center = real.mean(0)  # of no influence on the distance, but on the rounding of sums of squares
     metric.update(real - center, real=True)
     metric.update(synthetic - center, real=False)
@@ -84,7 +85,9 @@ def kernel_distance(
         raise GenaugError(f"subset_size must be an integer from 2 to {rows}, the rows of the smaller set, got {size!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it says that it keeps the features, which it is given here
-        metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=subsets, subset_size=size)
+        metric = KernelInceptionDistance(
+            feature=_Given(real.shape[1]), subsets=subsets, subset_size=size, sync_on_compute=False
+        )
     metric.update(real, real=True)
     metric.update(synthetic, real=False)
     with own_randomness(derive_seed(seed, "kernel distance"), torch.device("cpu")):  # it draws from the global one

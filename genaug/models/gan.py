@@ -181,9 +181,14 @@ class GAN(Model):
         """Take over mean and deviation of public images (N, C, H, W), or of `rows`: see `Discriminator`."""
         rows = torch.arange(len(images)) if rows is None else rows
         some = rows[torch.linspace(0, len(rows) - 1, min(len(rows), MOST_FOR_CONTRAST)).long()]
-        values = to_model(images[some].to(self.device)).double()
-        self.discriminator.mean.copy_(values.mean((0, 2, 3)).reshape(-1, 1, 1))
-        self.discriminator.deviation.copy_(values.var((0, 2, 3)).mean().sqrt().clamp(min=LEAST_CONTRAST))
+        sums = torch.zeros(3, self.spec.channels, dtype=torch.float64)
+        for part in some.split(256):
+            values = to_model(images[part]).cpu().double().movedim(1, 0).flatten(1)
+            sums += torch.stack([torch.full_like(values[:, 0], values.shape[1]), values.sum(1), values.square().sum(1)])
+        mean = sums[1] / sums[0]
+        self.discriminator.mean.copy_(mean.reshape(-1, 1, 1))
+        variance = (sums[2] / sums[0] - mean.square()).mean()
+        self.discriminator.deviation.copy_(variance.clamp(min=0).sqrt().clamp(min=LEAST_CONTRAST))
 
     def fit_after_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
         """Count the classes of `labels` (N,), or of `rows`: samples without label have these shares."""

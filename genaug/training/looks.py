@@ -56,7 +56,9 @@ class Looks:
     def look(self, log: MetricsLog, *, told_apart: float | None) -> dict[str, float]:
         """Save a picture of what the averaged model draws now, measure it, log and return the figures."""
         step, model = self.state.step, self.state.averaged
-        some = self.kept[torch.linspace(0, len(self.kept) - 1, min(len(self.kept), 2048)).long()]
+        some = self.kept  # a watched model counts classes only, and must not miss a scarce one
+        if self.watch is None:
+            some = self.kept[torch.linspace(0, len(self.kept) - 1, min(len(self.kept), 2048)).long()]
         model.fit_after_training(self.images.images, self.images.labels, rows=some)
         save_samples(model, self.output / "samples" / f"step-{step:06d}.png", seed=self.recipe.seed)
         numbers = {f"validation_{name}": float(value) for name, value in self._measure(model).items()}

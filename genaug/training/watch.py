@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genaug.data import LabeledImages
-from genaug.errors import TrainingWarning, shorten
+from genaug.errors import DataError, TrainingWarning, shorten
 from genaug.features import STEPS, fit_features
 from genaug.images import to_float, to_uint8
 from genaug.metrics.fidelity import frechet_distance
@@ -27,8 +27,9 @@ class Observation:
     """What `Watch.observe` found of the classes that have images.
 
     Args:
-        distance: Frechet distance of the samples of each class to its held-out images (to its training images where it
-            has fewer than two held-out ones), in the features of a classifier; None of a class without images.
+        distance: Frechet distance of the samples of each class to its held-out images, in the features of a classifier;
+            where it has fewer than 16 of these, which would favor samples of little variety, to all of its images. None
+            of a class without two training images.
         diversity: variance of the samples' features over that of the training images of the class; None where these do
             not vary.
     """
@@ -79,8 +80,13 @@ class Watch:
         self.reference = []
         for index, rows in enumerate(own):
             others = spared[spared_labels == index]
-            self.reference.append(others if len(others) > 1 else rows)
+            self.reference.append(others if len(others) >= LEAST else torch.cat([rows, others]))
         self.present = [index for index, rows in enumerate(own) if len(rows) > 1]
+        if not self.present:
+            raise DataError(
+                "data must hold at least two training images of some class for this family, got at most one of each; "
+                "collect more, or lower training.validation_fraction"
+            )
         self.count = min(MOST, max(LEAST, SAMPLES // max(1, len(self.present))))
         self._suspected: set[int] = set()
         self._reported: set[int] = set()

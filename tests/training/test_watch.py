@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 
 from genaug import DataSpec
 from genaug.data import LabeledImages, load_data
-from genaug.errors import RecipeError, TrainingWarning
+from genaug.errors import DataError, RecipeError, TrainingWarning
 from genaug.features import fit_features
 from genaug.images import to_float
 from genaug.metrics.fidelity import frechet_distance
 from genaug.training import load_recipe, train
+from genaug.training.logs import MetricsLog
 from genaug.training.looks import Looks
 from genaug.training.state import Best, list_states, read_facts
 from genaug.training.watch import Observation, Watch
@@ -55,9 +56,9 @@ def make_watch(data: LabeledImages, held_out: int = 0) -> Watch:
 
 
 def test_distance_and_diversity_are_those_of_features(digits: LabeledImages) -> None:
-    watch, model = make_watch(digits, held_out=150), Copier(digits)
+    watch, model = make_watch(digits, held_out=200), Copier(digits)
     found = watch.observe(model)
-    kept, spared = digits.subset(torch.arange(150, 400)), digits.subset(torch.arange(150))
+    kept, spared = digits.subset(torch.arange(200, 400)), digits.subset(torch.arange(200))
     features = fit_features(kept, seed=0, steps=100, device="cpu")
     from genaug.seeding import make_generator
 
@@ -123,6 +124,38 @@ def test_one_class_is_compared_in_pixels(digits: LabeledImages) -> None:
     found = make_watch(one).observe(Copier(one))
     assert found.diversity[0] == pytest.approx(1.0, abs=0.2)
     assert make_watch(one).observe(Copier(one, stuck=(0,))).diversity == (0.0,)
+
+
+def test_a_class_with_few_held_out_images_is_compared_with_all_of_its_images(digits: LabeledImages) -> None:
+    watch = make_watch(digits, held_out=100)  # about ten of each class
+    counts = torch.bincount(digits.labels)
+    assert [len(rows) for rows in watch.reference] == counts.tolist()
+    enough = make_watch(digits, held_out=200)
+    held_out = torch.bincount(digits.labels[:200])
+    for rows, here, all_of_it in zip(enough.reference, held_out.tolist(), counts.tolist(), strict=True):
+        assert len(rows) == (here if here >= 16 else all_of_it)
+
+
+def test_data_without_two_images_of_a_class_are_refused(digits: LabeledImages) -> None:
+    rows = torch.stack([torch.nonzero(digits.labels == label)[0, 0] for label in range(10)])
+    with pytest.raises(DataError, match="at least two training images of some class"):
+        make_watch(digits.subset(rows))
+
+
+def test_a_look_misses_no_scarce_class(tmp_path) -> None:
+    """One image of the last class among thousands is known to the model that is looked at."""
+    from genaug.training.engine import _build
+
+    images = torch.randint(0, 256, (6001, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.cat([torch.arange(6000) % 2, torch.tensor([2])])
+    data = LabeledImages(images, labels, DataSpec(1, 8, 8, ("a", "b", "c")))
+    made, rows = load_recipe(recipe()), torch.randperm(6001, generator=torch.Generator().manual_seed(1))
+    state = _build(made, data, rows, CPU)
+    looks = Looks(state, made, data, rows, rows[:0], tmp_path)
+    looks.prepare()
+    with MetricsLog(tmp_path, step=0) as log:
+        looks.look(log, told_apart=None)
+    assert state.averaged.class_shares.tolist() == pytest.approx([3000 / 6001, 3000 / 6001, 1 / 6001])
 
 
 def test_classes_without_images_or_with_one_are_left_out(digits: LabeledImages) -> None:
