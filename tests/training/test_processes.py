@@ -56,6 +56,24 @@ else:
 """
 
 
+GAN_SCRIPT = """
+import sys
+import warnings
+import torch
+from genaug.data import load_data
+from genaug.training import train
+
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")  # after twelve steps samples are all alike
+train(eval(sys.argv[1]), data=load_data("digits"), output=f"{sys.argv[2]}/two", device="cpu", progress=False)
+"""
+
+
+def gan_recipe(batch_size: int) -> dict:
+    small = {"width": 4, "discriminator_width": 4, "latent_dim": 4, "style_dim": 8, "minibatch_std": 4}
+    return {**recipe(batch_size), "family": "gan", "model": small}
+
+
 def recipe(batch_size: int) -> dict:
     training = {"steps": 12, "batch_size": batch_size, "precision": "float32", "save_every": 5, "log_every": 2}
     return {
@@ -68,16 +86,18 @@ def recipe(batch_size: int) -> dict:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("processes")
-    (folder / "script.py").write_text(SCRIPT)
+    return launch(tmp_path_factory.mktemp("processes"), SCRIPT, recipe(16))
+
+
+def launch(folder: Path, script: str, made: dict) -> Path:
+    """Run a script in two processes and return the folder that they wrote to."""
+    (folder / "script.py").write_text(script)
     # --multi_gpu is what makes it start several; without GPUs they meet over gloo
     options = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
     with socket.create_server(("localhost", 0)) as free:
         options += [f"--main_process_port={free.getsockname()[1]}"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, str(folder / "script.py")]
-    run = subprocess.run(
-        [*launch, repr(recipe(16)), str(folder)], capture_output=True, text=True, timeout=200, check=False
-    )
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, str(folder / "script.py")]
+    run = subprocess.run([*command, repr(made), str(folder)], capture_output=True, text=True, timeout=200, check=False)
     assert run.returncode == 0, run.stderr[-4000:]
     return folder
 
@@ -87,6 +107,16 @@ def test_weights_are_those_of_one_process_with_twice_the_batch(launched, tmp_pat
     one, two = (load_file(path / "model.safetensors") for path in (alone.path, launched / "two/model"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4)  # sums in another order
+
+
+@pytest.mark.filterwarnings("ignore::genaug.errors.TrainingWarning")
+def test_a_watched_family_too(tmp_path):
+    launch(tmp_path, GAN_SCRIPT, gan_recipe(16))
+    alone = train(gan_recipe(32), data=load_data("digits"), output=tmp_path / "one", device="cpu", progress=False)
+    one, two = (load_file(path / "model.safetensors") for path in (alone.path, tmp_path / "two/model"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4)
+    assert genaug.load(tmp_path / "two/model").scores == pytest.approx(alone.scores, rel=1e-3)
 
 
 def test_one_log_one_checkpoint_one_set_of_pictures(launched):
