@@ -67,6 +67,9 @@ class GANConfig:
                 continue
             if not low <= getattr(self, name) <= high:
                 raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
+        if self.loss not in PENALTIES:
+            raise GenaugError(f"loss must be one of {', '.join(PENALTIES)}, got {shorten(self.loss)}")
+        object.__setattr__(self, "augment", tuple(self.augment))  # of a list too
         unknown = [policy for policy in self.augment if policy not in POLICIES]
         if unknown or len(set(self.augment)) < len(self.augment):
             raise GenaugError(f"augment must be of {', '.join(POLICIES)}, each once, got {shorten(list(self.augment))}")
@@ -217,7 +220,7 @@ class GAN(Model):
             chunks = split_batches(batch_size, latents, labels)
             return from_model(torch.cat([self.generator(z, y) for z, y in chunks]))
 
-    def discriminate(self, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> Tensor:
+    def discriminate(self, images: Tensor, labels: Tensor | None, *, batch_size: int = 256) -> Tensor:
         """Return the discriminator's logits (N,), float32, of public images of the classes `labels`: high for real.
 
         Each image is seen alone, so that its logit does not depend on those beside it: where the discriminator compares
@@ -227,7 +230,9 @@ class GAN(Model):
             DataError: images or labels that do not match the specification.
         """
         labels = self.check_batch(images, labels)
-        self.spec.check_labels(labels)
+        self.spec.check_labels(labels, null=not self.spec.num_classes)
+        if not len(images):
+            return torch.zeros(0, device=self.device)
         with inference(self):
             chunks = split_batches(batch_size, images, labels)
             return torch.cat([self.discriminator(to_model(x.to(self.device)), y, alone=True) for x, y in chunks])

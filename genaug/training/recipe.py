@@ -75,10 +75,13 @@ class Recipe:
 
     family: str
     model: Any
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig = None  # type: ignore[assignment]  # by default the family's
     seed: int = 0
 
     def __post_init__(self) -> None:
+        given: Any = self.training
+        if given is None:
+            object.__setattr__(self, "training", TrainingConfig(**FAMILIES[self.family].training_defaults))
         if self.training.batch_size % self.batch_group:
             raise RecipeError(
                 f"training.batch_size must be a multiple of model.minibatch_std ({self.batch_group}), whose images of "

@@ -117,8 +117,8 @@ class Watch:
         if won and not self._won:
             warnings.warn(
                 f"step {step}: the discriminator tells {told_apart:.1%} of the pairs apart, from which the generator "
-                "learns little; try more of model.augment, a larger model.penalty or a smaller "
-                "model.discriminator_rate",
+                "learns little; try more of model.augment (color, translation, cutout), a larger model.penalty or a "
+                "smaller model.discriminator_rate",
                 TrainingWarning,
                 stacklevel=2,
             )
@@ -130,7 +130,7 @@ class Watch:
         more = f" and {len(classes) - MOST_NAMED} more" if len(classes) > MOST_NAMED else ""
         return (
             f"samples of {', '.join(shares[:MOST_NAMED])}{more} hardly vary (variance as a share of that of the "
-            "training images); try model.minibatch_std=4 or more, model.augment, a larger training.batch_size or a "
+            "training images); train longer, or try a larger model.minibatch_std, a larger training.batch_size or a "
             "smaller training.learning_rate"
         )
 

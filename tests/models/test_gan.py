@@ -84,7 +84,15 @@ def test_without_label_classes_come_as_often_as_in_training() -> None:
 
 def test_without_classes() -> None:
     model = make_gan(names=())
-    assert model.sample(torch.zeros(3, dtype=torch.int64)).shape == (3, 1, 8, 8)
+    labels = torch.zeros(3, dtype=torch.int64)
+    images = model.sample(labels, generator=seeded(0))
+    assert images.shape == (3, 1, 8, 8)
+    torch.testing.assert_close(model.discriminate(images, labels), model.discriminate(images, None))
+    assert model.discriminate(images[:0], labels[:0]).shape == (0,)
+
+
+def test_a_list_of_policies_is_as_good_as_a_tuple() -> None:
+    assert GANConfig(augment=["color"]) == GANConfig(augment=("color",))  # type: ignore[arg-type]
 
 
 def test_checkpoint_round_trip(tmp_path) -> None:
@@ -188,6 +196,7 @@ def test_each_network_moves_by_its_own_loss_alone() -> None:
         ({"augment": ("color", "flip")}, "augment must be of color, translation, cutout"),
         ({"augment": ("color", "color")}, "each once"),
         ({"minibatch_std": 1}, "one image has no deviation"),
+        ({"loss": "hingee", "penalty": 1.0}, "loss must be one of hinge, non-saturating"),
         ({"penalty": -1.0}, "penalty must be from 0"),
         ({"loss": "wasserstein-gp", "penalty": 0.0, "spectral_norm": False}, "kept smooth"),
         ({"loss": "relativistic", "penalty": 0.0, "spectral_norm": False}, "kept smooth"),

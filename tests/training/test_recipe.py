@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from genaug.errors import GenaugError, RecipeError
-from genaug.models import VAEConfig
+from genaug.models import GANConfig, VAEConfig
 from genaug.training.recipe import MAX_RECIPE_BYTES, Recipe, TrainingConfig, list_recipes, load_recipe
 from genaug.zoo import shipped
 
@@ -301,3 +301,5 @@ def test_a_family_has_its_own_defaults_of_training():
     assert load_recipe({"family": "gan"}, overrides=["training.learning_rate=1e-3"]).training.learning_rate == 1e-3
     assert load_recipe({"family": "vae"}, overrides=["family=gan"]).training.gradient_clip == 100
     assert load_recipe({"family": "vae"}).training.learning_rate == 2e-3
+    assert Recipe(family="gan", model=GANConfig()) == load_recipe({"family": "gan"})
+    assert load_recipe(Recipe(family="gan", model=GANConfig())) == load_recipe({"family": "gan"})

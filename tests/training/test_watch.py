@@ -102,7 +102,7 @@ def test_collapse_is_reported_once_after_two_looks_and_again_after_it_went_away(
     ]
     (message,) = reported(stuck, 77)
     assert message.startswith("step 77: samples of '3' (0.00) hardly vary")
-    assert "try model.minibatch_std" in message
+    assert "try a larger model.minibatch_std" in message
 
 
 def test_a_discriminator_that_wins_is_reported_once(digits: LabeledImages) -> None:
