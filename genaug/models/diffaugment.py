@@ -54,7 +54,7 @@ def _shift(images: Tensor, draws: Tensor) -> Tensor:
 
 def _sources(draws: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Return where each place of a side comes from (N, side), and whether that is inside."""
-    largest = round(side * SHIFT)
+    largest = int(side * SHIFT + 0.5)
     shifts = (draws * (2 * largest + 1)).long() - largest
     places = torch.arange(side, device=draws.device)[None] - shifts[:, None]
     return places.clamp(0, side - 1), (places >= 0) & (places < side)
@@ -64,8 +64,8 @@ def _cut_out(images: Tensor, draws: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     holes = []
     for side, draw in ((height, draws[:, 0]), (width, draws[:, 1])):
-        size = max(1, round(side * HOLE))
-        start = (draw * side).long() - size // 2
+        size = int(side * HOLE + 0.5) if side > 1 else 0  # the only pixel stays
+        start = (draw * (side + 1 - size % 2)).long() - size // 2  # with as much outside at both ends
         places = torch.arange(side, device=draws.device)[None]
         holes.append((places >= start[:, None]) & (places < start[:, None] + size))
     hole = holes[0][:, None, :, None] & holes[1][:, None, None, :]

@@ -50,7 +50,7 @@ def test_translation_is_a_shift_with_zeros(row: float, column: float) -> None:
     x = images(count=1)
     d = MIDDLE.clone()
     d[:, 3], d[:, 4] = row, column
-    down, right = int(row * 5) - 2, int(column * 5) - 2  # up to an eighth of 16, and of 12 (1.5, rounded to even: 2)
+    down, right = int(row * 5) - 2, int(column * 5) - 2  # up to an eighth of 16, and of 12 (1.5, so 2)
     expected = functional.affine(x, angle=0.0, translate=[right, down], scale=1.0, shear=[0.0], fill=[0.0] * 3)
     assert torch.allclose(augment(x, d, policies=("translation",)), expected, atol=1e-6)
 
@@ -76,3 +76,17 @@ def test_gradients_pass() -> None:
     augment(x, draws(), policies=("color", "translation", "cutout")).square().sum().backward()
     assert x.grad.isfinite().all()
     assert (x.grad != 0).any(dim=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("side", [4, 7, 12])
+def test_holes_lie_as_often_at_one_end_as_at_the_other(side: int) -> None:
+    count = 5000
+    d = torch.full((count, DRAWS), 0.5)
+    d[:, 5] = (torch.arange(count) + 0.5) / count
+    kept = augment(torch.ones(count, 1, side, side), d, policies=("cutout",))[:, 0, :, side // 2].mean(0)
+    torch.testing.assert_close(kept, kept.flip(0), atol=1e-3, rtol=0)
+    assert 0.3 < float(kept.mean()) < 0.8
+
+
+def test_a_single_pixel_is_not_cut_out() -> None:
+    assert torch.equal(augment(torch.ones(3, 1, 1, 1), draws(3), policies=("cutout",)), torch.ones(3, 1, 1, 1))
