@@ -113,7 +113,7 @@ def train(
         looks = Looks(state, recipe, images, kept, held_out, output)
         processes.from_main(looks.prepare)
         metrics = _loop(looks, processes, log, progress=show, on_step=on_step)
-        processes.from_main(looks.finish)
+        processes.from_main(lambda: looks.finish(told_apart=metrics.get("told_apart")))
     model = state.averaged
     if not processes.is_main:
         model = load(output / MODEL)

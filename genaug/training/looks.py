@@ -15,7 +15,7 @@ from genaug.training.logs import MetricsLog, save_samples
 from genaug.training.recipe import Recipe
 from genaug.training.run_folder import MODEL
 from genaug.training.state import TrainingState
-from genaug.training.watch import Watch
+from genaug.training.watch import WON, Watch, describe_won
 
 MAX_LOGGED_CLASSES = 32
 
@@ -76,8 +76,8 @@ class Looks:
             log.write(step, **numbers)
         return shown
 
-    def finish(self) -> None:
-        """Write the averaged model, the best of a watched run, with its scores."""
+    def finish(self, *, told_apart: float | None = None) -> None:
+        """Write the averaged model, the best of a watched run, with its scores; warn of what is wrong at the end."""
         model, best, scores = self.state.averaged.eval(), self.state.best, {}
         if self.watch is not None:
             self.state.keep_if_best(self.watch.observe(model).intra_class_distance)
@@ -91,6 +91,8 @@ class Looks:
             if observation.collapsed:
                 message = self.watch.describe(observation, observation.collapsed)
                 warnings.warn(f"of the model that is kept (step {best.step}) {message}", TrainingWarning, stacklevel=2)
+            if told_apart is not None and told_apart > WON:
+                warnings.warn(f"at the end {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
         model.recipe = self.recipe.to_dict()
         model.scores = scores | self._measure(model)
         save_samples(model, self.output / "samples" / "final.png", seed=self.recipe.seed)

@@ -115,13 +115,7 @@ class Watch:
             warnings.warn(f"step {step}: {self.describe(observation, new)}", TrainingWarning, stacklevel=2)
         won = told_apart is not None and told_apart > WON
         if won and not self._won:
-            warnings.warn(
-                f"step {step}: the discriminator tells {told_apart:.1%} of the pairs apart, from which the generator "
-                "learns little; try more of model.augment (color, translation, cutout), a larger model.penalty or a "
-                "smaller model.discriminator_rate",
-                TrainingWarning,
-                stacklevel=2,
-            )
+            warnings.warn(f"step {step}: {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
         self._won = won
 
     def describe(self, observation: Observation, classes: list[int]) -> str:
@@ -133,6 +127,15 @@ class Watch:
             "training images); train longer, or try a larger model.minibatch_std, a larger training.batch_size or a "
             "smaller training.learning_rate"
         )
+
+
+def describe_won(told_apart: float | None) -> str:
+    """Return in words that the discriminator tells nearly all pairs apart, and what to try."""
+    return (
+        f"the discriminator tells {told_apart:.1%} of the pairs apart, from which the generator learns little; try "
+        "more of model.augment (color, translation, cutout), a larger model.penalty or a smaller "
+        "model.discriminator_rate"
+    )
 
 
 def _shrink(images: Tensor) -> Tensor:

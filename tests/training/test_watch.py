@@ -238,6 +238,16 @@ def test_a_collapsed_result_is_reported_at_the_end(digits, tmp_path) -> None:
     ]
 
 
+def test_a_discriminator_that_has_won_is_reported_at_the_end(digits, tmp_path) -> None:
+    made = recipe(steps=100, sample_every=1000, learning_rate=1e-5, log_every=10)
+    made["model"] = {**made["model"], "spectral_norm": False, "augment": [], "discriminator_rate": 1000}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = train(made, data=digits, output=tmp_path / "run", device="cpu", progress=False)
+    assert result.metrics["told_apart"] > 0.99
+    assert any("at the end the discriminator tells 100.0%" in str(warning.message) for warning in caught)
+
+
 def test_a_batch_that_cannot_be_grouped_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"batch_size must be a multiple of model.minibatch_std \(8\).*got 18"):
         load_recipe(recipe(batch_size=18))
