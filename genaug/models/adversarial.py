@@ -83,15 +83,6 @@ def _squared_norms(discriminate: Callable[[Tensor], Tensor], images: Tensor) -> 
     return gradient.float().flatten(1).square().sum(1)
 
 
-def lecam_penalty(real: Tensor, fake: Tensor, real_average: Tensor, fake_average: Tensor) -> Tensor:
-    """Return E (D(x) - a_F)^2 + E (D(G(z)) - a_R)^2 with moving averages a_R, a_F of logits (Tseng et al. 2021, eq. 5).
-
-    >>> lecam_penalty(torch.tensor([1.0]), torch.tensor([-1.0]), torch.tensor(1.0), torch.tensor(-1.0))
-    tensor(8.)
-    """
-    return (real - fake_average).square().mean() + (fake - real_average).square().mean()
-
-
 def minibatch_std(features: Tensor, *, group: int) -> Tensor:
     """Return features (N, C, h, w) with one channel more: how much they differ within groups of the batch.
 

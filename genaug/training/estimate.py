@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from statistics import median
 import torch
 
 from genaug.data import LabeledImages
-from genaug.errors import GenaugError
+from genaug.errors import GenaugError, TrainingWarning
 from genaug.training.engine import train
 from genaug.training.interrupts import Interrupted
 from genaug.training.recipe import Recipe
@@ -23,7 +24,7 @@ WARM_UP = 3  # the first steps choose kernels and fill caches
 def estimate_seconds(recipe: Recipe, images: LabeledImages, *, device: str | torch.device | None = None) -> float:
     """Return the seconds that the steps of `recipe` will take, from a few steps that are thrown away.
 
-    Pictures, measuring and saving are not counted.
+    Pictures, saving and measuring, for which a watched family also trains a classifier, are not counted.
 
     Raises:
         GenaugError: started in several processes, or by what `train` raises.
@@ -37,7 +38,8 @@ def estimate_seconds(recipe: Recipe, images: LabeledImages, *, device: str | tor
     times: list[float] = []
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise GenaugError("the time is estimated in one process; start the dry run without a launcher")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)  # of these few steps
         try:
             train(
                 replace(recipe, training=few),

@@ -14,8 +14,8 @@ from genaug.models import Model
 from genaug.training.logs import MetricsLog, save_samples
 from genaug.training.recipe import Recipe
 from genaug.training.run_folder import MODEL
-from genaug.training.state import TrainingState
-from genaug.training.watch import WON, Watch, describe_won
+from genaug.training.state import Best, TrainingState
+from genaug.training.watch import WON, Observation, Watch, describe_won
 
 MAX_LOGGED_CLASSES = 32
 
@@ -78,25 +78,31 @@ class Looks:
 
     def finish(self, *, told_apart: float | None = None) -> None:
         """Write the averaged model, the best of a watched run, with its scores; warn of what is wrong at the end."""
-        model, best, scores = self.state.averaged.eval(), self.state.best, {}
+        model, scores = self.state.averaged.eval(), {}
         if self.watch is not None:
-            self.state.keep_if_best(self.watch.observe(model).intra_class_distance)
-            best = self.state.best
-            assert best is not None
-            model.load_state_dict(best.tensors)
-        model.fit_after_training(self.images.images, self.images.labels, rows=self.kept)
-        if self.watch is not None and best is not None:
             observation = self.watch.observe(model)
-            scores = {"best_step": best.step, "intra_class_distance": round(observation.intra_class_distance, 4)}
+            best = self.state.keep_if_best(observation.intra_class_distance)
+            if best.step != self.state.step:
+                model.load_state_dict(best.tensors)
+                observation = self.watch.observe(model)
+            scores = self._describe(best, observation)
             if observation.collapsed:
                 message = self.watch.describe(observation, observation.collapsed)
                 warnings.warn(f"of the model that is kept (step {best.step}) {message}", TrainingWarning, stacklevel=2)
             if told_apart is not None and told_apart > WON:
                 warnings.warn(f"at the end {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
+        model.fit_after_training(self.images.images, self.images.labels, rows=self.kept)
         model.recipe = self.recipe.to_dict()
         model.scores = scores | self._measure(model)
         save_samples(model, self.output / "samples" / "final.png", seed=self.recipe.seed)
         model.save(self.output / MODEL, overwrite=True)
+
+    def _describe(self, best: Best, observation: Observation) -> dict[str, Any]:
+        """Return scores of the best average: its distance only where that is to held-out images."""
+        if not len(self.held_out):
+            return {"best_step": best.step}
+        distance = round(observation.intra_class_distance, 4)
+        return {"best_step": best.step, "intra_class_distance": distance, "held_out_images": len(self.held_out)}
 
     def _measure(self, model: Model) -> dict[str, Any]:
         if not len(self.held_out):

@@ -57,11 +57,12 @@ class TrainingState:
         """The averaged model."""
         return self.ema.module  # type: ignore[return-value]
 
-    def keep_if_best(self, distance: float) -> None:
-        """Remember the averaged weights where `distance` is the least so far."""
+    def keep_if_best(self, distance: float) -> Best:
+        """Remember the averaged weights where `distance` is the least so far, and return the best."""
         if self.best is None or distance < self.best.distance:
             tensors = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
             self.best = Best(self.step, distance, tensors)
+        return self.best
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the state under one flat set of names."""

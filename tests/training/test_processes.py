@@ -154,6 +154,10 @@ def test_world_size_of_the_environment(monkeypatch, size, fits):
             Processes("cpu")
 
 
+def test_the_few_steps_of_an_estimate_warn_of_nothing():
+    assert estimate_seconds(load_recipe(gan_recipe(16)), load_data("digits")) > 0  # warnings are errors here
+
+
 def test_time_is_estimated_in_one_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(GenaugError, match="without a launcher"):
