@@ -80,6 +80,7 @@ def fit_features(
     train: LabeledImages,
     *,
     seed: int,
+    rows: Tensor | None = None,
     steps: int = STEPS,
     device: str | torch.device | None = None,
     progress: bool = False,
@@ -96,6 +97,7 @@ def fit_features(
     Args:
         train: real training images; held-out ones must not be among them.
         seed: of weights and batches.
+        rows: int64 (M,), which of the images to use; all of them without it.
         steps: number of training steps.
         device: where to train, and where the classifier stays; a GPU if there is one, else the CPU.
         progress: show a progress bar.
@@ -112,20 +114,24 @@ def fit_features(
     """
     if type(steps) is not int or steps < 1:
         raise GenaugError(f"steps must be an integer of at least 1, got {shorten(steps)}")
-    counts = torch.tensor(train.counts)
+    rows = torch.arange(len(train)) if rows is None else rows
+    chosen = train.labels[rows]
+    counts = torch.bincount(chosen, minlength=train.spec.num_classes)
     if int((counts > 0).sum()) < 2:
-        raise DataError(f"train must hold images of at least two classes to learn features from, got {train.counts}")
+        raise DataError(
+            f"train must hold images of at least two classes to learn features from, got {shorten(counts.tolist())}"
+        )
     where = choose_device(device)
     with own_randomness(derive_seed(seed, "features"), where):
         net = SmallCNN(train.spec).to(where).train()
-    weights = (1 / counts.double())[train.labels]
+    weights = (1 / counts.double())[chosen]
     generator = make_generator(seed, "features batches")
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=1e-2, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with progress_bar("classifier", total=steps, enabled=progress) as update:
         for _ in range(steps):
-            rows = torch.multinomial(weights, BATCH_SIZE, replacement=True, generator=generator)
-            images, labels = _shift(train.images[rows], generator), train.labels[rows]
+            drawn = rows[torch.multinomial(weights, BATCH_SIZE, replacement=True, generator=generator)]
+            images, labels = _shift(train.images[drawn], generator), train.labels[drawn]
             loss = F.cross_entropy(net(images.to(where)), labels.to(where))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -134,7 +140,7 @@ def fit_features(
             update()
             if on_step is not None:
                 on_step()
-    settings = {"network": "SmallCNN", "images": len(train), "steps": steps, "batch_size": BATCH_SIZE, "seed": seed}
+    settings = {"network": "SmallCNN", "images": len(rows), "steps": steps, "batch_size": BATCH_SIZE, "seed": seed}
     return ClassifierFeatures(net.eval(), train.spec, settings)
 
 

@@ -23,10 +23,11 @@ from genaug.spec import DataSpec
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters, the factor of their learning rate, and the betas of their optimizer (those of Adam)."""
+    """Parameters, the factor of their learning rate, the step that they first move at, and the betas of Adam."""
 
     parameters: tuple[nn.Parameter, ...]
     factor: float = 1.0
+    first_step: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
 
 
@@ -72,6 +73,20 @@ class Model(nn.Module, ModelHubMixin):
     def null_label(self) -> int:
         """The class index that stands for "no label"."""
         return self.spec.num_classes
+
+    @classmethod
+    def start_from(cls, start: Model, *, spec: DataSpec, config: Any) -> Model:
+        """Return a model of this family with what it takes over of a trained one; by default none can start so.
+
+        Args:
+            start: the trained model, of the same images and classes.
+            spec: of the images and classes.
+            config: fields of this family.
+
+        Raises:
+            GenaugError: a model of a family that this one cannot start from, or fields that contradict it.
+        """
+        raise GenaugError(f"family {cls.family} cannot start from another model")
 
     def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what `training_loss` needs of random numbers for `count` images, one row for each; by default nothing.

@@ -72,9 +72,12 @@ class LatentDensity(nn.Module):
 
     def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw a latent (N, D) for each of `labels` (N,), which may hold the null class."""
-        uniform = draw_uniform((len(labels), 1), generator, labels.device)
-        noise = draw((len(labels), self.means.shape[-1]), generator, labels.device)
-        component = (self.weights[labels].cumsum(1) <= uniform).sum(1).clamp_(max=self.components - 1)
+        uniform = draw_uniform((len(labels),), generator, labels.device)
+        return self.place(labels, uniform, draw((len(labels), self.means.shape[-1]), generator, labels.device))
+
+    def place(self, labels: Tensor, uniform: Tensor, noise: Tensor) -> Tensor:
+        """Return the latents (N, D) that `uniform` numbers (N,), which choose the Gaussian, and normal `noise` give."""
+        component = (self.weights[labels].cumsum(1) <= uniform[:, None]).sum(1).clamp_(max=self.components - 1)
         return self.means[labels, component] + self._scaled(noise, labels, component)
 
     def perturb(self, latents: Tensor, labels: Tensor, *, strength: float, noise: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Conditional GAN for small, imbalanced data: norm-free residual networks, projection, several losses."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -18,9 +20,10 @@ from genaug.models.adversarial import (
 )
 from genaug.models.base import Model, ParameterGroup
 from genaug.models.diffaugment import DRAWS, POLICIES, augment
-from genaug.models.gan_networks import Discriminator, Generator
+from genaug.models.gan_networks import DecoderGenerator, Discriminator, Generator
 from genaug.models.layers import lay_out_channels_last
 from genaug.models.running import draw, draw_uniform, inference, split_batches
+from genaug.models.vae import VAE, VAEConfig
 from genaug.spec import DataSpec
 
 PENALTIES = {"hinge": 0.0, "non-saturating": 1.0, "wasserstein-gp": 10.0, "relativistic": 1.0}
@@ -48,6 +51,8 @@ class GANConfig:
     minibatch_std: int = 8  # images of one class whose deviation the discriminator sees; 0: none
     augment: tuple[str, ...] = ("translation",)
     discriminator_rate: float = 5.0  # its learning rate, times training.learning_rate
+    discriminator_steps: int = 0  # at the start, in which the generator stays as it is
+    decoder: VAEConfig | None = None  # that generates, in place of latent_dim, style_dim, width and blocks
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -61,6 +66,7 @@ class GANConfig:
             "penalty": (0.0, 1e4),
             "minibatch_std": (0, 64),
             "discriminator_rate": (1e-3, 1e3),
+            "discriminator_steps": (0, 10**9),
         }
         for name, (low, high) in limits.items():
             if name == "penalty" and self.penalty is None:
@@ -123,25 +129,40 @@ class GAN(Model):
         super().__init__(spec, config)
         if spec.height is None or spec.width is None:
             raise GenaugError(f"spec must give height and width for the gan family, got {spec.size}")
-        self.generator = Generator(spec, config)
+        self.generator = DecoderGenerator(spec, config.decoder) if config.decoder else Generator(spec, config)
         self.discriminator = Discriminator(spec, config)
         classes = max(spec.num_classes, 1)
         self.register_buffer("class_shares", torch.full((classes,), 1 / classes))
         lay_out_channels_last(self)
 
+    @classmethod
+    def start_from(cls, start: Model, *, spec: DataSpec, config: Any) -> GAN:
+        """Return a GAN that generates with the decoder of the VAE `start`, its weights and density included."""
+        if not isinstance(start, VAE):
+            raise GenaugError(f"a GAN starts from a model of family vae, got one of family {start.family}")
+        own = GANConfig()
+        for name in ("latent_dim", "style_dim", "width"):
+            if getattr(config, name) != getattr(own, name):
+                raise GenaugError(f"model.{name} must be left out where the decoder of a VAE generates")
+        model = cls(spec, replace(config, decoder=start.config))
+        tensors = model.generator.vae.state_dict()  # type: ignore[union-attr]
+        given = start.state_dict()
+        model.generator.vae.load_state_dict({name: given[name] for name in tensors})  # type: ignore[union-attr]
+        return model
+
     def parameter_groups(self) -> dict[str, ParameterGroup]:
         """Return the parameters of each loss of `training_loss`."""
-        rate = self.config.discriminator_rate
+        rate, first = self.config.discriminator_rate, self.config.discriminator_steps
         return {
             "discriminator": ParameterGroup(tuple(self.discriminator.parameters()), factor=rate, betas=BETAS),
-            "generator": ParameterGroup(tuple(self.generator.parameters()), betas=BETAS),
+            "generator": ParameterGroup(tuple(self.generator.parameters()), first_step=first, betas=BETAS),
         }
 
     def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return latents (N, D), numbers that decide augmentations of both kinds (N, 7), and shares of images (N,)."""
         device = self.device
         return {
-            "latents": draw((count, self.config.latent_dim), generator, device),
+            "latents": draw((count, self.generator.latent_dim), generator, device),
             "augment_real": draw_uniform((count, DRAWS), generator, device),
             "augment_fake": draw_uniform((count, DRAWS), generator, device),
             "shares": draw_uniform((count,), generator, device),
@@ -210,7 +231,7 @@ class GAN(Model):
             DataError: labels of another type, or out of range.
         """
         labels = self.check_labels(labels, len(labels))
-        latents = draw((len(labels), self.config.latent_dim), generator, self.device)
+        latents = draw((len(labels), self.generator.latent_dim), generator, self.device)
         known = torch.cat([self.class_shares > 0, self.class_shares.new_zeros(1, dtype=torch.bool)])
         if self.spec.num_classes and not bool(known[labels].all()):
             points = draw_uniform((len(labels),), generator, self.device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genaug.models.adversarial import minibatch_std
-from genaug.models.layers import Downsample, Upsample, pyramid, stage_widths
+from genaug.models.layers import Downsample, Upsample, lay_out_channels_last, pyramid, stage_widths
+from genaug.models.vae import VAE, VAEConfig
 from genaug.spec import DataSpec
 
 if TYPE_CHECKING:
     from genaug.models.gan import GANConfig
+
+CONTRAST = 3.0  # of 1, 3, 5 and 15 the best or near it on both data sets of the ablation
 
 
 class ModulatedBlock(nn.Module):
@@ -47,6 +51,7 @@ class Generator(nn.Module):
 
     def __init__(self, spec: DataSpec, config: GANConfig) -> None:
         super().__init__()
+        self.latent_dim = config.latent_dim
         size = (int(spec.height or 0), int(spec.width or 0))
         sizes, widths = pyramid(*size), stage_widths(size, config.width)
         self.classes = nn.Embedding(max(spec.num_classes, 1), config.style_dim)
@@ -81,13 +86,34 @@ class Generator(nn.Module):
         return torch.tanh(self.to_image(F.silu(h)).float())
 
 
+class DecoderGenerator(nn.Module):
+    """The decoder of a VAE, and the density of its latents, as a `Generator` (BAGAN: Mariani et al. 2018, section 3).
+
+    Of the normal numbers (N, 1 + D) that it takes for latents, the first chooses the Gaussian of the class.
+    """
+
+    def __init__(self, spec: DataSpec, config: VAEConfig) -> None:
+        super().__init__()
+        self.vae = VAE(spec, config)
+        for name in ("encoder", "posterior_head", "map_head", "scaled_log_std"):  # what only training needs
+            if hasattr(self.vae, name):
+                delattr(self.vae, name)
+        self.latent_dim = 1 + self.vae.latent_size
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Return images in [-1, 1]."""
+        choice = torch.special.ndtr(latents[:, 0])  # uniform, as a normal number's distribution function is
+        codes = self.vae.density.place(labels, choice, latents[:, 1:])
+        return 2 * torch.sigmoid(self.vae.decode_logits(codes, labels)) - 1
+
+
 class Discriminator(nn.Module):
     """Images (N, C, H, W) in [-1, 1] and labels (N,) -> logits (N,), by projection.
 
     D(x, y) = u . f(x) + c + e_y . f(x) with features f of a residual network (Miyato & Koyama 2018, eq. 3); spectral
     norm of every layer (Miyato et al. 2018) where it is asked for. That bounds how much D can change between two images
-    by their distance, so they are standardized first, with the mean and deviation of the training images: else D hardly
-    tells images of low contrast apart.
+    by their distance, so they are standardized first, with the mean and deviation of the training images, and
+    multiplied by `CONTRAST`: else D hardly tells images of low contrast apart.
     """
 
     mean: Tensor
@@ -95,6 +121,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, spec: DataSpec, config: GANConfig) -> None:
         super().__init__()
+        self.made_of = spec, config
         size = (int(spec.height or 0), int(spec.width or 0))
         sizes, widths = pyramid(*size), stage_widths(size, config.discriminator_width)
         self.register_buffer("mean", torch.zeros(spec.channels, 1, 1))
@@ -120,7 +147,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, *, alone: bool = False) -> Tensor:
         """Return logits (N,); with `alone` none of them depends on other images of the batch."""
-        h = self.from_image((images - self.mean) / self.deviation)
+        h = self.from_image(CONTRAST * (images - self.mean) / self.deviation)
         for stage in self.stages:
             h = stage(h)
         h = F.leaky_relu(h, 0.2)
@@ -129,6 +156,25 @@ class Discriminator(nn.Module):
         features = F.leaky_relu(self.to_features(h.flatten(1)), 0.2)
         projected = (self.classes(labels) * features).sum(1)
         return (self.to_logit(features)[:, 0] + projected).float()  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as weights: torch does not pickle what spectral norm makes of layers."""
+        return _rebuild, (*self.made_of, self.state_dict(), self.training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Discriminator:
+        """Copy what there is, hooks included, as of any module."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
+
+def _rebuild(spec: DataSpec, config: GANConfig, tensors: dict[str, Tensor], training: bool) -> Discriminator:
+    with torch.random.fork_rng(devices=[]):
+        network = Discriminator(spec, config)
+    network.load_state_dict(tensors, assign=True)
+    lay_out_channels_last(network)
+    return network.train(training)
 
 
 class CriticBlock(nn.Module):

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch.optim.swa_utils import AveragedModel
 from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.data.check import check_data
 from genaug.devices import choose_precision
-from genaug.errors import DataWarning, TrainingError
+from genaug.errors import DataError, DataWarning, GenaugError, RecipeError, TrainingError, TrainingWarning, shorten
 from genaug.models import FAMILIES, Model
 from genaug.models.base import ParameterGroup
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
+from genaug.spec import DataSpec
 from genaug.storage import expand
 from genaug.training.batches import Batches
 from genaug.training.interrupts import Interrupted, catch_signals
@@ -111,7 +113,7 @@ def train(
         log = stack.enter_context(MetricsLog(output, step=state.step)) if processes.is_main else None
         show = progress and processes.is_main
         looks = Looks(state, recipe, images, kept, held_out, output)
-        processes.from_main(looks.prepare)
+        processes.from_main(lambda: looks.prepare(progress=show))
         metrics = _loop(looks, processes, log, progress=show, on_step=on_step)
         processes.from_main(lambda: looks.finish(told_apart=metrics.get("told_apart")))
     model = state.averaged
@@ -131,18 +133,44 @@ def _split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
 def _build(recipe: Recipe, images: LabeledImages, kept: Tensor, device: torch.device) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(recipe.seed, "init"))
-        model = FAMILIES[recipe.family](images.spec, recipe.model)
+        model = _create(recipe, images.spec)
     model.to(device).train()
     model.fit_before_training(images.images, images.labels, rows=kept)
     ema = AveragedModel(model, multi_avg_fn=ema_with_ramp(recipe.training.ema_decay))
     groups = [
-        {"params": list(group.parameters), "betas": group.betas, "factor": group.factor}
+        {"params": list(group.parameters), "betas": group.betas, "factor": group.factor, "first": group.first_step}
         for group in model.parameter_groups().values()
     ]
     optimizer = torch.optim.AdamW(
         groups, lr=recipe.training.learning_rate, weight_decay=recipe.training.weight_decay, fused=True
     )
     return TrainingState(model=model, ema=ema, optimizer=optimizer)
+
+
+def _create(recipe: Recipe, spec: DataSpec) -> Model:
+    """Return a new model, or one that starts from a trained one."""
+    family, training = FAMILIES[recipe.family], recipe.training
+    if training.start is None:
+        return family(spec, recipe.model)
+    try:
+        start = load(training.start, device="cpu")
+    except GenaugError as problem:
+        raise RecipeError(f"training.start: {problem}") from None
+    if start.spec != spec:
+        raise DataError(f"training.start must be of the images and classes of the data, got {start.spec} and {spec}")
+    earlier = start.recipe or {}
+    split = earlier.get("seed"), earlier.get("training", {}).get("validation_fraction")
+    if training.validation_fraction and split != (recipe.seed, training.validation_fraction):
+        warnings.warn(
+            f"training.start ({shorten(training.start)}) was trained with seed {split[0]} and validation_fraction "
+            f"{split[1]}, so it may have learned from images that are held out here; give both the same",
+            TrainingWarning,
+            stacklevel=2,
+        )
+    try:
+        return family.start_from(start, spec=spec, config=recipe.model)
+    except GenaugError as problem:
+        raise RecipeError(f"training.start: {problem}") from None
 
 
 def _loop(
@@ -167,9 +195,10 @@ def _loop(
     bar = progress_bar(recipe.family, total=config.steps, done=state.step, enabled=progress)
     with bar as update, catch_signals() as caught:
         while state.step < config.steps:
-            factor = cosine_with_warmup(state.step, steps=config.steps, warmup_steps=config.warmup_steps)
+            schedule = partial(cosine_with_warmup, state.step, steps=config.steps, warmup_steps=config.warmup_steps)
+            factor = schedule()
             for group in state.optimizer.param_groups:
-                group["lr"] = config.learning_rate * factor * group["factor"]
+                group["lr"] = config.learning_rate * group["factor"] * schedule(first_step=group["first"])
             rows = sampler.rows(state.step, batch_size=total, group=recipe.batch_group)
             batch = batches.gather(processes.share(rows))
             draws = model.draw_for_training(total, generator=make_generator(recipe.seed, "step", state.step))

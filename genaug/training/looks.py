@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genaug.data import LabeledImages
 from genaug.errors import TrainingWarning
+from genaug.features import find_features
 from genaug.models import Model
 from genaug.training.logs import MetricsLog, save_samples
 from genaug.training.recipe import Recipe
@@ -41,16 +42,19 @@ class Looks:
     output: Path
     watch: Watch | None = None
 
-    def prepare(self) -> None:
-        """Fit what a watched family's samples are compared in, before the first step."""
+    def prepare(self, *, progress: bool) -> None:
+        """Fit, or load, what a watched family's samples are compared in, before the first step."""
         if self.state.model.watched:
+            training, device = self.recipe.training, self.state.model.device
             self.watch = Watch(
                 self.images,
                 self.kept,
                 self.held_out,
                 seed=self.recipe.seed,
-                steps=self.recipe.training.steps,
-                device=self.state.model.device,
+                steps=training.steps,
+                device=device,
+                features=find_features(training.watch_features, self.images, name="data", device=device),
+                progress=progress,
             )
 
     def look(self, log: MetricsLog, *, told_apart: float | None) -> dict[str, float]:

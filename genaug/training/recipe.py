@@ -41,6 +41,8 @@ class TrainingConfig:
     sample_every: int = 1000
     save_every: int = 500
     keep_states: int = 2
+    start: str | None = None  # name or path of a trained model that a family can start from: a VAE for a GAN
+    watch_features: Literal["classifier", "inception"] = "classifier"  # what a family that is watched is compared in
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -82,6 +84,10 @@ class Recipe:
         given: Any = self.training
         if given is None:
             object.__setattr__(self, "training", TrainingConfig(**FAMILIES[self.family].training_defaults))
+        if self.training.watch_features != "classifier" and not FAMILIES[self.family].watched:
+            raise RecipeError(f"training.watch_features must be left out: family {self.family} is not watched")
+        if getattr(self.model, "decoder", None) is not None:
+            raise RecipeError("model.decoder must be left out: it is that of the model training.start names")
         if self.training.batch_size % self.batch_group:
             raise RecipeError(
                 f"training.batch_size must be a multiple of model.minibatch_std ({self.batch_group}), whose images of "

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from genaug.data import LabeledImages
 from genaug.errors import DataError, TrainingWarning, shorten
-from genaug.features import STEPS, fit_features
+from genaug.features import STEPS, FeatureExtractor, fit_features
 from genaug.images import to_float, to_uint8
 from genaug.metrics.fidelity import frechet_distance
 from genaug.models import Model
 from genaug.seeding import make_generator
 
 SAMPLES, LEAST, MOST = 5000, 16, 200  # of all classes together, and of one
+MOST_COMPARED = 1000  # real images of a class
 COLLAPSED = 0.2  # share of the real variance below which a class counts as collapsed
 MOST_NAMED = 10  # classes in a message
 WON = 0.99  # share of pairs told apart above which the discriminator counts as having won
@@ -50,47 +51,64 @@ class Observation:
 
 
 class Watch:
-    """Measures a model's samples in the features of a classifier that is trained on the training part.
+    """Measures a model's samples in the features of a classifier that is trained on the training part, or in others.
 
     The same latents every time, so that what changes is the model. Where fewer than two classes have images there is
-    nothing to classify, and the features are the pixels of the images, shrunk to at most 8 x 8.
+    nothing to classify, and the features are the pixels of the images, shrunk to at most 8 x 8. Of each class at most
+    1000 images of either part, drawn at random, are compared.
 
     Args:
         images: the data.
         kept: rows (N,) that are trained on.
         held_out: rows (M,) that are not; may be none.
-        seed: of classifier and samples.
+        seed: of classifier, samples and what is compared.
         steps: of the run; a short run gets a classifier of as many steps, at least 100.
         device: where the classifier runs.
+        features: what to compare images in, in place of a classifier.
+        progress: show a progress bar while the classifier is trained.
     """
 
     def __init__(
-        self, images: LabeledImages, kept: Tensor, held_out: Tensor, *, seed: int, steps: int, device: torch.device
+        self,
+        images: LabeledImages,
+        kept: Tensor,
+        held_out: Tensor,
+        *,
+        seed: int,
+        steps: int,
+        device: torch.device,
+        features: FeatureExtractor | None = None,
+        progress: bool = False,
     ) -> None:
-        train, self.seed, self.classes = images.subset(kept), seed, images.classes
-        self.extract = _shrink
-        if sum(count > 0 for count in train.counts) > 1:
-            steps = min(STEPS, max(100, steps))
-            self.extract = fit_features(train, seed=seed, steps=steps, device=device).extract
-        found, labels = self.extract(train.images), train.labels
-        own = [found[labels == index] for index in range(max(1, len(self.classes)))]
-        spared = self.extract(images.images[held_out]) if len(held_out) else found[:0]
-        spared_labels = images.labels[held_out]
-        self.variance = [float(rows.var(0, unbiased=False).sum()) if len(rows) else math.nan for rows in own]
-        self.reference = []
-        for index, rows in enumerate(own):
-            others = spared[spared_labels == index]
-            self.reference.append(others if len(others) >= LEAST else torch.cat([rows, others]))
-        self.present = [index for index, rows in enumerate(own) if len(rows) > 1]
+        self.seed, self.classes = seed, images.classes
+        self.extract = _shrink if features is None else features.extract
+        members = [kept[images.labels[kept] == index] for index in range(max(1, len(self.classes)))]
+        self.present = [index for index, rows in enumerate(members) if len(rows) > 1]
         if not self.present:
             raise DataError(
                 "data must hold at least two training images of some class for this family, got at most one of each; "
                 "collect more, or lower training.validation_fraction"
             )
-        self.count = min(MOST, max(LEAST, SAMPLES // max(1, len(self.present))))
+        if features is None and sum(len(rows) > 0 for rows in members) > 1:
+            steps = min(STEPS, max(100, steps))
+            self.extract = fit_features(
+                images, rows=kept, seed=seed, steps=steps, device=device, progress=progress
+            ).extract
+        self.variance, self.reference = [], []
+        for index, rows in enumerate(members):
+            own = self.extract(images.images[self._some(rows, index)])
+            others = self.extract(images.images[self._some(held_out[images.labels[held_out] == index], index)])
+            self.variance.append(float(own.var(0, unbiased=False).sum()) if len(own) else math.nan)
+            self.reference.append(others if len(others) >= LEAST else torch.cat([own, others]))
+        self.count = min(MOST, max(LEAST, SAMPLES // len(self.present)))
         self._suspected: set[int] = set()
         self._reported: set[int] = set()
         self._won = False
+
+    def _some(self, rows: Tensor, index: int) -> Tensor:
+        """Return at most `MOST_COMPARED` of the rows of a class."""
+        order = torch.randperm(len(rows), generator=make_generator(self.seed, "watch images", index))
+        return rows[order[:MOST_COMPARED].sort().values]
 
     def observe(self, model: Model) -> Observation:
         """Draw samples of every class and return how near and how varied they are."""

@@ -146,6 +146,14 @@ def test_a_number_of_steps_that_is_none(steps, train_part):
         fit_features(train_part, seed=0, steps=steps, device="cpu")
 
 
+def test_rows_are_as_a_subset(train_part):
+    rows = torch.arange(0, len(train_part), 3)
+    some = fit_features(train_part, seed=0, rows=rows, steps=3, device="cpu")
+    same = fit_features(train_part.subset(rows), seed=0, steps=3, device="cpu")
+    assert all(torch.equal(one, two) for one, two in zip(some.net.parameters(), same.net.parameters(), strict=True))
+    assert some.settings == same.settings
+
+
 def test_one_class_teaches_nothing(train_part):
     one = train_part.subset(torch.nonzero(train_part.labels == 3).flatten())
     with pytest.raises(DataError, match="train must hold images of at least two classes"):

@@ -1,12 +1,15 @@
 """The conditional GAN: its contract on images of many sizes, its networks, and the two losses of a step."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 import genaug
 from genaug import DataError, DataSpec, GenaugError
-from genaug.models import GAN, GANConfig
+from genaug.models import GAN, VAE, GANConfig, VAEConfig
 from genaug.models.adversarial import discriminator_loss, gradient_penalty
 from genaug.models.diffaugment import augment
 from genaug.training.engine import _backward
@@ -105,6 +108,62 @@ def test_checkpoint_round_trip(tmp_path) -> None:
     torch.testing.assert_close(again.sample(labels, generator=seeded(0)), model.sample(labels, generator=seeded(0)))
     images = torch.rand(3, 1, 8, 8, generator=seeded(1))
     torch.testing.assert_close(again.discriminate(images, labels), model.discriminate(images, labels))
+
+
+def test_models_are_copied_and_pickled_for_workers() -> None:
+    model, (images, labels) = make_gan(), batch()
+    before = torch.get_rng_state()
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin.discriminate(images, labels), model.discriminate(images, labels))
+        assert torch.equal(twin.sample(labels, generator=seeded(0)), model.sample(labels, generator=seeded(0)))
+        assert not any(module.training for module in twin.modules())
+        assert all(parameter.requires_grad for parameter in twin.parameters())
+        layers = [module for module in twin.modules() if isinstance(module, nn.Conv2d)]
+        assert all(layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in layers)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def make_vae(**fields: object) -> VAE:
+    torch.default_generator.manual_seed(1)
+    config = VAEConfig(**{"width": 4, "latent_dim": 3, "hidden": 8, "density_components": 2, **fields})
+    model = VAE(DataSpec(1, 8, 8, class_names=NAMES), config)
+    images, labels = torch.rand(180, 1, 8, 8, generator=seeded(5)), torch.arange(180).remainder(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded(6)))
+    model.fit_after_training(images, labels)
+    return model
+
+
+@pytest.mark.parametrize("map_channels", [0, 2])
+def test_a_vae_decoder_generates_what_the_vae_would(map_channels: int, tmp_path) -> None:
+    vae = make_vae(map_channels=map_channels)
+    model = GAN.start_from(vae, spec=vae.spec, config=GANConfig(discriminator_width=4))
+    labels = torch.arange(600).remainder(3)
+    latents = model.draw_for_training(600, generator=seeded(2))["latents"]
+    choice = 0.5 * (1 + torch.erf(latents[:, 0] / 2**0.5))
+    component = (choice[:, None] >= vae.density.weights[labels].cumsum(1)).sum(1)
+    assert set(component.tolist()) == {0, 1}
+    scales = vae.density.scales[labels, component]
+    codes = vae.density.means[labels, component] + torch.einsum("nij,nj->ni", scales, latents[:, 1:])
+    with torch.no_grad():
+        made = model.generator(latents, labels)
+    torch.testing.assert_close((made + 1) / 2, vae.decode(codes, labels), atol=1e-5, rtol=1e-4)
+    assert not any("encoder" in name or "head" in name for name in model.state_dict())
+    model.save(tmp_path / "model")
+    again = genaug.load(tmp_path / "model")
+    assert again.config.decoder == vae.config
+    assert torch.equal(again.sample(labels, generator=seeded(3)), model.sample(labels, generator=seeded(3)))
+
+
+def test_a_start_that_does_not_fit_is_refused() -> None:
+    vae = make_vae()
+    with pytest.raises(GenaugError, match="starts from a model of family vae, got one of family gan"):
+        GAN.start_from(make_gan(), spec=vae.spec, config=GANConfig())
+    with pytest.raises(GenaugError, match=r"model.width must be left out"):
+        GAN.start_from(vae, spec=vae.spec, config=GANConfig(width=8))
+    with pytest.raises(GenaugError, match="family vae cannot start from another model"):
+        VAE.start_from(vae, spec=vae.spec, config=VAEConfig())
 
 
 def test_spectral_norm_holds_every_layer_of_the_discriminator() -> None:

@@ -25,6 +25,14 @@ def test_warmup_is_linear_and_meets_the_cosine_at_its_peak():
     assert 0 < factors[-1] < 0.02
 
 
+def test_a_later_first_step_moves_the_warmup_alone():
+    early = [cosine_with_warmup(step, steps=30, warmup_steps=4) for step in range(30)]
+    late = [cosine_with_warmup(step, steps=30, warmup_steps=4, first_step=10) for step in range(30)]
+    assert late[:10] == [0.0] * 10
+    assert late[10:14] == pytest.approx([early[10 + n] * (n + 1) / 4 for n in range(4)])
+    assert late[14:] == early[14:]
+
+
 def test_run_shorter_than_its_warmup():
     assert [cosine_with_warmup(step, steps=2, warmup_steps=100) for step in range(2)] == [0.01, 0.02]
 

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from genaug import DataSpec
 from genaug.data import LabeledImages, load_data
 from genaug.errors import DataError, RecipeError, TrainingWarning
 from genaug.features import fit_features
+from genaug.features.inception import PACKAGE
 from genaug.images import to_float
 from genaug.metrics.fidelity import frechet_distance
+from genaug.seeding import make_generator
 from genaug.training import load_recipe, train
 from genaug.training.logs import MetricsLog
 from genaug.training.looks import Looks
@@ -60,8 +63,6 @@ def test_distance_and_diversity_are_those_of_features(digits: LabeledImages) -> 
     found = watch.observe(model)
     kept, spared = digits.subset(torch.arange(200, 400)), digits.subset(torch.arange(200))
     features = fit_features(kept, seed=0, steps=100, device="cpu")
-    from genaug.seeding import make_generator
-
     for label in (0, 7):
         images = model.sample(torch.full((watch.count,), label), generator=make_generator(0, "watch", label))
         drawn = features.extract((255 * images).round().to(torch.uint8))
@@ -136,6 +137,52 @@ def test_a_class_with_few_held_out_images_is_compared_with_all_of_its_images(dig
         assert len(rows) == (here if here >= 16 else all_of_it)
 
 
+def test_of_a_large_class_some_images_are_compared(digits: LabeledImages, monkeypatch) -> None:
+    monkeypatch.setattr("genaug.training.watch.MOST_COMPARED", 17)
+    watch = make_watch(digits, held_out=200)
+    held_out = torch.bincount(digits.labels[:200]).tolist()
+    own = torch.bincount(digits.labels[200:]).tolist()
+    expected = [min(17, here) if here >= 16 else min(17, rest) + here for here, rest in zip(held_out, own, strict=True)]
+    assert [len(rows) for rows in watch.reference] == expected
+    assert [len(rows) for rows in make_watch(digits).reference] == [17] * 10
+
+
+def test_other_features_take_the_place_of_the_classifier(digits: LabeledImages) -> None:
+    features = fit_features(digits, seed=3, steps=20, device="cpu")
+    rows = torch.arange(400)
+    watch = Watch(digits, rows[200:], rows[:200], seed=0, steps=100, device=CPU, features=features)
+    model = Copier(digits)
+    drawn = model.sample(torch.full((watch.count,), 2), generator=make_generator(0, "watch", 2))
+    reference = features.extract(digits.images[:200][digits.labels[:200] == 2])
+    expected = frechet_distance(reference, features.extract((255 * drawn).round().to(torch.uint8)))
+    assert watch.observe(model).distance[2] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_is_watched_in_inception_features(digits: LabeledImages, tmp_path, monkeypatch) -> None:
+    if find_spec(PACKAGE) is None:
+        pytest.skip("the weights of the extra fid are not installed")
+    monkeypatch.setattr("genaug.training.watch.MOST", 16)  # the network takes its time
+    few = digits.subset(torch.cat([torch.nonzero(digits.labels == label).flatten()[:20] for label in (0, 1)]))
+    made = recipe(steps=2, batch_size=8, watch_features="inception")
+    found = []
+
+    def observe(watch: Watch, model: object) -> Observation:
+        found.append(watch.reference[0].shape)
+        return original(watch, model)
+
+    original = Watch.observe
+    monkeypatch.setattr(Watch, "observe", observe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes without images, and of two steps
+        train(made, data=few, output=tmp_path / "run", device="cpu", progress=False)
+    assert found == [(20, 2048)]
+
+
+def test_features_of_a_family_that_is_not_watched_are_refused() -> None:
+    with pytest.raises(RecipeError, match="watch_features must be left out: family vae is not watched"):
+        load_recipe({"family": "vae", "training": {"watch_features": "inception"}})
+
+
 def test_data_without_two_images_of_a_class_are_refused(digits: LabeledImages) -> None:
     rows = torch.stack([torch.nonzero(digits.labels == label)[0, 0] for label in range(10)])
     with pytest.raises(DataError, match="at least two training images of some class"):
@@ -152,7 +199,7 @@ def test_a_look_misses_no_scarce_class(tmp_path) -> None:
     made, rows = load_recipe(recipe()), torch.randperm(6001, generator=torch.Generator().manual_seed(1))
     state = _build(made, data, rows, CPU)
     looks = Looks(state, made, data, rows, rows[:0], tmp_path)
-    looks.prepare()
+    looks.prepare(progress=False)
     with MetricsLog(tmp_path, step=0) as log:
         looks.look(log, told_apart=None)
     assert state.averaged.class_shares.tolist() == pytest.approx([3000 / 6001, 3000 / 6001, 1 / 6001])
@@ -214,7 +261,7 @@ def test_an_earlier_average_is_written_where_it_was_nearer(digits, finished, tmp
     rows = torch.arange(len(digits))
     state = _build(made, digits, rows, CPU)
     looks = Looks(state, made, digits, rows, rows[:0], tmp_path)
-    looks.prepare()
+    looks.prepare(progress=False)
     earlier = {name: tensor.clone() for name, tensor in finished.model.state_dict().items()}
     state.best = Best(step=3, distance=0.0, tensors=earlier)
     state.step = 12
