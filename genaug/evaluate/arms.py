@@ -27,12 +27,14 @@ class Arm:
             made from the training part alone.
         target: total per class that synthetic samples fill up to; see `genaug.balance`.
         cap: synthetic samples per real one, at most.
+        transform: of one image (C, H, W), such as a pipeline of torchvision v2; for real and synthetic images alike.
     """
 
     balanced: bool = False
     source: Any = None
     target: Target = "median"
     cap: float = 5.0
+    transform: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def train_classifier(
 ) -> tuple[nn.Module, list[int]]:
     """Train a new classifier on `train` under `arm`; return it, in evaluation mode, and the class counts it drew from.
 
-    Weights at the start, the draws of classes and dropout depend on `seed` alone, so that arms are paired.
+    Weights at the start, the draws of classes, dropout and what `transform` draws depend on `seed` alone, so that arms
+    are paired.
     """
     with own_randomness(derive_seed(seed, "classifier"), device):
         net = classifier(train.spec).to(device).train()
@@ -80,6 +83,9 @@ def train_classifier(
             group["lr"] = budget.learning_rate * factor
         rows = sampler.rows(step, batch_size=budget.batch_size).tolist()
         images, labels = _fetch(dataset, rows)
+        if arm.transform is not None:
+            with own_randomness(derive_seed(seed, "classifier transform", step), torch.device("cpu")):
+                images = torch.stack([arm.transform(image) for image in images])
         with own_randomness(derive_seed(seed, "classifier dropout", step), device):
             loss = F.cross_entropy(net(images.to(device)), labels.to(device))
         optimizer.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from genaug import DataError, DataSpec, GenaugError, SampleBank, balance
 from genaug.data import LabeledImages, load_data, longtail_indices
@@ -130,6 +131,37 @@ def test_results_depend_on_the_seeds_alone(classifier, train_part, test_part, va
 
 
 # --- what an arm trains on
+
+
+def test_a_transform_sees_each_image_of_real_and_mixed_batches(train_part, test_part, vae):
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if module.training:
+            seen.append(inputs[0].clone())
+
+    def watched(spec: DataSpec) -> nn.Module:
+        net = small(spec)
+        net.register_forward_pre_hook(keep)
+        return net
+
+    flip = v2.RandomHorizontalFlip(p=0.5)
+    plain, mixed = {"balanced": True}, {"balanced": True, "source": vae}
+    arms = {
+        "plain": Arm(**plain),
+        "flipped": Arm(**plain, transform=flip),
+        "mixed": Arm(**mixed),
+        "mixed, flipped": Arm(**mixed, transform=flip),
+    }
+    runs = compare(arms, train_part, test_part, seeds=[0], steps=6, classifier=watched).runs
+    batches = torch.stack(seen).unflatten(0, (4, 6)).flatten(1, 2)  # arms, images
+    for before, after in ((0, 1), (2, 3)):
+        flipped = (batches[before].flip(-1) == batches[after]).flatten(1).all(1)
+        same = (batches[before] == batches[after]).flatten(1).all(1)
+        assert (flipped | same).all()
+        assert 20 < int(flipped.sum()) < 76  # of 96, each by its own draw
+    again = compare({"flipped": arms["flipped"]}, train_part, test_part, seeds=[0], steps=6, classifier=small).runs
+    assert without_names(again[0]) == without_names(runs[1])
 
 
 def test_train_is_drawn_anew_for_every_seed(pool, test_part):
