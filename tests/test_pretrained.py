@@ -54,5 +54,8 @@ def test_models_are_small_enough_to_ship():
 def test_recipe_trains_two_steps_and_says_its_command(name, tmp_path):
     header = Path(shipped("recipes") / f"{name}.yaml").read_text().split("family:")[0]
     assert all(word in header for word in ("# command:", "# time:", "# score:"))
-    recipe = load_recipe(name, overrides=["training.steps=2", "training.batch_size=16"])
+    assert load_recipe(name).training.start in (None, "fashion-mnist-vae", "solar-vae", "./vae/model")
+    few = ["training.steps=2", "training.batch_size=16"]
+    other_data = ["training.start=null", "training.watch_features=classifier"]
+    recipe = load_recipe(name, overrides=[*few, *other_data])
     assert train(recipe, data="digits", output=tmp_path / "run", progress=False).steps == 2

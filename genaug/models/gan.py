@@ -49,6 +49,7 @@ class GANConfig:
     penalty: float | None = None  # weight of the loss's gradient penalty; None: 0 hinge, 1 R1, 10 WGAN-GP, 1 R1+R2
     spectral_norm: bool = True
     minibatch_std: int = 8  # images of one class whose deviation the discriminator sees; 0: none
+    contrast: float = 3.0  # what standardized images are multiplied by before the discriminator
     augment: tuple[str, ...] = ("translation",)
     discriminator_rate: float = 5.0  # its learning rate, times training.learning_rate
     discriminator_steps: int = 0  # at the start, in which the generator stays as it is
@@ -65,6 +66,7 @@ class GANConfig:
             "blocks": (0, 16),
             "penalty": (0.0, 1e4),
             "minibatch_std": (0, 64),
+            "contrast": (1e-2, 1e2),
             "discriminator_rate": (1e-3, 1e3),
             "discriminator_steps": (0, 10**9),
         }

@@ -19,8 +19,6 @@ from genaug.spec import DataSpec
 if TYPE_CHECKING:
     from genaug.models.gan import GANConfig
 
-CONTRAST = 3.0  # of 1, 3, 5 and 15 the best or near it on both data sets of the ablation
-
 
 class ModulatedBlock(nn.Module):
     """x + conv(silu(g * conv(silu(x)) + b)) with a gain g and a bias b from a style: (N, C, H, W) -> (N, C, H, W).
@@ -113,7 +111,7 @@ class Discriminator(nn.Module):
     D(x, y) = u . f(x) + c + e_y . f(x) with features f of a residual network (Miyato & Koyama 2018, eq. 3); spectral
     norm of every layer (Miyato et al. 2018) where it is asked for. That bounds how much D can change between two images
     by their distance, so they are standardized first, with the mean and deviation of the training images, and
-    multiplied by `CONTRAST`: else D hardly tells images of low contrast apart.
+    multiplied by `contrast`: else D hardly tells images of low contrast apart.
     """
 
     mean: Tensor
@@ -121,7 +119,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, spec: DataSpec, config: GANConfig) -> None:
         super().__init__()
-        self.made_of = spec, config
+        self.made_of, self.contrast = (spec, config), config.contrast
         size = (int(spec.height or 0), int(spec.width or 0))
         sizes, widths = pyramid(*size), stage_widths(size, config.discriminator_width)
         self.register_buffer("mean", torch.zeros(spec.channels, 1, 1))
@@ -147,7 +145,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, *, alone: bool = False) -> Tensor:
         """Return logits (N,); with `alone` none of them depends on other images of the batch."""
-        h = self.from_image(CONTRAST * (images - self.mean) / self.deviation)
+        h = self.from_image(self.contrast * (images - self.mean) / self.deviation)
         for stage in self.stages:
             h = stage(h)
         h = F.leaky_relu(h, 0.2)

@@ -294,5 +294,9 @@ def test_the_discriminator_sees_images_of_any_contrast_alike() -> None:
         logits.append(model.discriminate(data, labels))
     torch.testing.assert_close(logits[2], logits[1], atol=1e-4, rtol=1e-4)  # the same but for contrast and brightness
     assert not torch.allclose(logits[0], logits[1], atol=1e-4)
+    sharper = make_gan((3, 8, 8), contrast=6.0)
+    sharper.load_state_dict(model.state_dict())
+    sharper.discriminator.deviation *= 2  # six times the images, half as far apart
+    torch.testing.assert_close(sharper.discriminate(faint, labels), logits[2], atol=1e-4, rtol=1e-4)
     model.fit_before_training(torch.full_like(images, 7), labels)  # no division by zero
     assert model.discriminate(images, labels).isfinite().all()
