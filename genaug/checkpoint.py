@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from genaug.config import MAX_CONFIG_BYTES, parse_config, read_json, unique_keys
-from genaug.errors import CheckpointError, shorten
+from genaug.errors import CheckpointError, GenaugError, shorten
 from genaug.spec import DataSpec
 from genaug.storage import apply_umask, hash_file, new_directory
 
@@ -43,6 +43,10 @@ DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+WeightsDtype = Literal["float32", "float16", "bfloat16"]
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+
+
 @dataclass(frozen=True)
 class CheckpointConfig:
     """What `config.json` holds: enough to build the model again, and the hash of its weights."""
@@ -51,6 +55,7 @@ class CheckpointConfig:
     model: dict[str, Any]
     spec: DataSpec
     weights_sha256: str
+    weights_dtype: WeightsDtype = "float32"  # that 32-bit weights are kept as in the file
     format_version: int = FORMAT_VERSION
     recipe: dict[str, Any] | None = None
     scores: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +86,32 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dty
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
-def make_header(layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> tuple[bytes, dict[str, TensorInfo]]:
+def round_layout(layout: Layout, dtype: WeightsDtype) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Return the layout of what `round_tensors` gives.
+
+    >>> round_layout({"a": (torch.float32, (2,)), "b": (torch.int64, ())}, "float16")
+    {'a': (torch.float16, (2,)), 'b': (torch.int64, ())}
+    """
+    return {name: (_rounded(found, dtype), shape) for name, (found, shape) in layout.items()}
+
+
+def round_tensors(tensors: Mapping[str, Tensor], dtype: WeightsDtype) -> dict[str, Tensor]:
+    """Return `tensors` with those of float32 as `dtype`.
+
+    Raises:
+        GenaugError: another dtype.
+    """
+    if dtype not in get_args(WeightsDtype):
+        raise GenaugError(f"weights_dtype must be one of {', '.join(get_args(WeightsDtype))}, got {shorten(dtype)}")
+    return {name: tensor.to(_rounded(tensor.dtype, dtype)) for name, tensor in tensors.items()}
+
+
+def _rounded(found: torch.dtype, dtype: WeightsDtype) -> torch.dtype:
+    rounded: torch.dtype = getattr(torch, dtype)
+    return rounded if found == torch.float32 else found
+
+
+def make_header(layout: Layout) -> tuple[bytes, dict[str, TensorInfo]]:
     """Return the head of a safetensors file that holds tensors of this `layout` in this order, and their places."""
     offsets = [0]
     for dtype, shape in layout.values():
@@ -157,9 +187,7 @@ def _tensor_info(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
     return TensorInfo(dtype, tuple(shape), base + start, base + end)
 
 
-def check_layout(
-    path: Path, header: Mapping[str, TensorInfo], expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-) -> None:
+def check_layout(path: Path, header: Mapping[str, TensorInfo], expected: Layout) -> None:
     """Check the names, dtypes and shapes of a tensor file's `header` against what is `expected`.
 
     Raises:
@@ -178,9 +206,7 @@ def check_layout(
             )
 
 
-def read_tensors(
-    path: Path, expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], *, sha256: str
-) -> dict[str, Tensor]:
+def read_tensors(path: Path, expected: Layout, *, sha256: str) -> dict[str, Tensor]:
     """Read a safetensors file whose names, dtypes, shapes and hash must be the expected ones; checked before reading.
 
     Raises:

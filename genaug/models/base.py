@@ -13,7 +13,7 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
 from genaug import checkpoint
-from genaug.checkpoint import CheckpointConfig
+from genaug.checkpoint import CheckpointConfig, WeightsDtype
 from genaug.config import parse_config
 from genaug.errors import CheckpointError, DataError, GenaugError, shorten
 from genaug.models.card import make_card
@@ -183,12 +183,26 @@ class Model(nn.Module, ModelHubMixin):
         """Write `model.safetensors`, `config.json` and, where there is none yet, the model card."""
         self.save(save_directory, card=_read_card(Path(save_directory) / checkpoint.CARD), overwrite=True)
 
-    def save(self, directory: str | Path, *, card: str | None = None, overwrite: bool = False) -> None:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        card: str | None = None,
+        overwrite: bool = False,
+        weights_dtype: WeightsDtype = "float32",
+    ) -> None:
         """Write a checkpoint directory; a new one appears whole, a replacement that is cut off shows as damage.
+
+        Args:
+            directory: where to write.
+            card: text of the model card; by default one is made.
+            overwrite: replace a checkpoint that is there.
+            weights_dtype: that 32-bit weights are rounded to in the file, of half its size with 16 bits; what is loaded
+                has 32 bits again.
 
         Raises:
             GenaugError: the directory exists and `overwrite` is not set, the disk is full, or the weights could not be
-                loaded again: they are of another dtype than the family's, or not finite.
+                loaded again: they are of another dtype than the family's, or not finite as `weights_dtype`.
         """
         from genaug import __version__
 
@@ -200,6 +214,7 @@ class Model(nn.Module, ModelHubMixin):
                 raise GenaugError(
                     f"{name} must be {expected.get(name)} to be saved, got {found}; call model.float() first"
                 )
+        tensors = checkpoint.round_tensors(tensors, weights_dtype)
         if broken := _not_finite(tensors):
             raise GenaugError(f"{broken} must be finite to be saved, got NaN or infinite values; train the model again")
 
@@ -208,6 +223,7 @@ class Model(nn.Module, ModelHubMixin):
             model=asdict(self.config),
             spec=self.spec,
             weights_sha256="",
+            weights_dtype=weights_dtype,
             recipe=self.recipe,
             scores=self.scores,
             versions={"genaug": __version__, "torch": torch.__version__},
@@ -266,7 +282,9 @@ class Model(nn.Module, ModelHubMixin):
         except GenaugError as problem:
             raise CheckpointError(f"{where}: {problem}") from None
         expected = checkpoint.describe_tensors(model.state_dict())
-        tensors = checkpoint.read_tensors(directory / checkpoint.WEIGHTS, expected, sha256=saved.weights_sha256)
+        layout = checkpoint.round_layout(expected, saved.weights_dtype)
+        tensors = checkpoint.read_tensors(directory / checkpoint.WEIGHTS, layout, sha256=saved.weights_sha256)
+        tensors = {name: tensor.to(expected[name][0]) for name, tensor in tensors.items()}
         if broken := _not_finite(tensors):
             raise CheckpointError(
                 f"{directory / checkpoint.WEIGHTS}: tensor {broken!r} holds NaN or infinite values; train it again"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genaug.checkpoint import round_tensors
 from genaug.data import LabeledImages
 from genaug.errors import TrainingWarning
 from genaug.features import find_features
@@ -96,10 +97,12 @@ class Looks:
             if told_apart is not None and told_apart > WON:
                 warnings.warn(f"at the end {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
         model.fit_after_training(self.images.images, self.images.labels, rows=self.kept)
+        dtype = self.recipe.training.weights_dtype
+        model.load_state_dict(round_tensors(model.state_dict(), dtype))  # what is measured is what is written
         model.recipe = self.recipe.to_dict()
         model.scores = scores | self._measure(model)
         save_samples(model, self.output / "samples" / "final.png", seed=self.recipe.seed)
-        model.save(self.output / MODEL, overwrite=True)
+        model.save(self.output / MODEL, overwrite=True, weights_dtype=dtype)
 
     def _describe(self, best: Best, observation: Observation) -> dict[str, Any]:
         """Return scores of the best average: its distance only where that is to held-out images."""

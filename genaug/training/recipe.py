@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
+from genaug.checkpoint import WeightsDtype
 from genaug.config import parse_config, read_bounded
 from genaug.errors import GenaugError, RecipeError, shorten
 from genaug.models import FAMILIES
@@ -41,6 +42,7 @@ class TrainingConfig:
     sample_every: int = 1000
     save_every: int = 500
     keep_states: int = 2
+    weights_dtype: WeightsDtype = "float32"  # that the model's file holds
     start: str | None = None  # name or path of a trained model that a family can start from: a VAE for a GAN
     watch_features: Literal["classifier", "inception"] = "classifier"  # what a family that is watched is compared in
 

@@ -106,6 +106,38 @@ def test_a_loaded_model_trains_and_saves_again(saved: Path, tmp_path: Path) -> N
     assert_same(VAE.from_pretrained(saved), make_model())
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_of_16_bits_come_back_as_32_rounded_ones(tmp_path: Path, dtype: str) -> None:
+    model = make_model()
+    model.save(tmp_path / "whole")
+    model.save(tmp_path / "half", weights_dtype=dtype)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.7 * sizes[0]  # the header stays
+    again = VAE.from_pretrained(tmp_path / "half")
+    for name, tensor in model.state_dict().items():
+        expected = tensor.to(getattr(torch, dtype)).to(tensor.dtype) if tensor.dtype == torch.float32 else tensor
+        assert torch.equal(again.state_dict()[name], expected)
+    again.save(tmp_path / "again", weights_dtype=dtype)
+    same = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("half", "again")]
+    assert same[0] == same[1]
+    config = json.loads((tmp_path / "half" / "config.json").read_text())
+    config["weights_dtype"] = "float32"
+    (tmp_path / "half" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"must be torch.float32 .*got torch.{dtype}"):
+        VAE.from_pretrained(tmp_path / "half")
+
+
+def test_weights_that_16_bits_cannot_hold_are_not_saved(tmp_path: Path) -> None:
+    model = make_model()
+    with torch.no_grad():
+        next(model.parameters()).fill_(1e5)
+    with pytest.raises(GenaugError, match="must be finite to be saved"):
+        model.save(tmp_path / "model", weights_dtype="float16")
+    with pytest.raises(GenaugError, match="weights_dtype must be one of float32, float16, bfloat16, got 'int8'"):
+        model.save(tmp_path / "model", weights_dtype="int8")
+    assert not (tmp_path / "model").exists()
+
+
 def test_models_are_copied_and_pickled_for_workers() -> None:
     model = make_model()
     assert_same(copy.deepcopy(model), model)

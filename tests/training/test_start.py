@@ -78,6 +78,14 @@ def test_a_resumed_run_comes_out_the_same(digits, vae, tmp_path) -> None:
     assert genaug.load(cut.path).recipe == load_recipe(recipe(vae)).to_dict()
 
 
+def test_what_is_written_in_16_bits_is_what_is_returned(digits, vae, tmp_path) -> None:
+    result = run(recipe(vae, weights_dtype="float16"), digits, tmp_path / "run")
+    written = load_file(result.path / "model.safetensors")
+    kept = result.model.state_dict()
+    assert {tensor.dtype for tensor in written.values()} == {torch.float16}
+    assert all(torch.equal(tensor.float(), kept[name]) for name, tensor in written.items())
+
+
 def test_what_does_not_fit_is_refused(digits, vae, tmp_path) -> None:
     output = tmp_path / "run"
     with pytest.raises(RecipeError, match=r"training.start: family vae cannot start from another model"):
