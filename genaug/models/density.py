@@ -77,7 +77,9 @@ class LatentDensity(nn.Module):
 
     def place(self, labels: Tensor, uniform: Tensor, noise: Tensor) -> Tensor:
         """Return the latents (N, D) that `uniform` numbers (N,), which choose the Gaussian, and normal `noise` give."""
-        component = (self.weights[labels].cumsum(1) <= uniform[:, None]).sum(1).clamp_(max=self.components - 1)
+        edges = self.weights.cumsum(1)
+        edges = (edges / edges[:, -1:])[labels]  # to 1 exactly, also of weights that were rounded
+        component = (edges <= uniform[:, None].clamp(max=1 - 2**-24)).sum(1)
         return self.means[labels, component] + self._scaled(noise, labels, component)
 
     def perturb(self, latents: Tensor, labels: Tensor, *, strength: float, noise: Tensor) -> Tensor:

@@ -110,6 +110,9 @@ class GAN(Model):
     each class, whatever the latent. (Deviation in a batch: Karras et al. 2018; several images of one condition before
     the discriminator: Lin et al. 2018, "PacGAN".)
 
+    Where a recipe's `training.start` names a VAE, the VAE's decoder and the density of its latents are the generator
+    (Mariani et al. 2018, "BAGAN"): see `start_from`.
+
     Args:
         spec: image format and classes; height and width must be given.
         config: fields of the family.

@@ -1,7 +1,7 @@
 """What is looked at while a model learns and at the end: pictures, scores on the held-out part, the best average."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Looks:
     held_out: Tensor
     output: Path
     watch: Watch | None = None
+    seen: dict[int, Observation] = field(default_factory=dict)  # by step
 
     def prepare(self, *, progress: bool) -> None:
         """Fit, or load, what a watched family's samples are compared in, before the first step."""
@@ -70,7 +71,7 @@ class Looks:
         numbers.pop("validation_held_out_images", None)
         shown = dict(numbers)
         if self.watch is not None:
-            observation = self.watch.observe(model)
+            observation = self._observe(self.watch, model, step)
             self.state.keep_if_best(observation.intra_class_distance)
             self.watch.report(observation, step=step, told_apart=told_apart)
             shown["intra_class_distance"] = numbers["intra_class_distance"] = observation.intra_class_distance
@@ -85,11 +86,11 @@ class Looks:
         """Write the averaged model, the best of a watched run, with its scores; warn of what is wrong at the end."""
         model, scores = self.state.averaged.eval(), {}
         if self.watch is not None:
-            observation = self.watch.observe(model)
+            observation = self._observe(self.watch, model, self.state.step)
             best = self.state.keep_if_best(observation.intra_class_distance)
             if best.step != self.state.step:
                 model.load_state_dict(best.tensors)
-                observation = self.watch.observe(model)
+                observation = self._observe(self.watch, model, best.step)
             scores = self._describe(best, observation)
             if observation.collapsed:
                 message = self.watch.describe(observation, observation.collapsed)
@@ -103,6 +104,12 @@ class Looks:
         model.scores = scores | self._measure(model)
         save_samples(model, self.output / "samples" / "final.png", seed=self.recipe.seed)
         model.save(self.output / MODEL, overwrite=True, weights_dtype=dtype)
+
+    def _observe(self, watch: Watch, model: Model, step: int) -> Observation:
+        """Return what the watch finds of the average of `step`; it looks once."""
+        if step not in self.seen:
+            self.seen[step] = watch.observe(model)
+        return self.seen[step]
 
     def _describe(self, best: Best, observation: Observation) -> dict[str, Any]:
         """Return scores of the best average: its distance only where that is to held-out images."""

@@ -12,12 +12,13 @@ from genaug.data import LabeledImages
 from genaug.errors import DataError, TrainingWarning, shorten
 from genaug.features import STEPS, FeatureExtractor, fit_features
 from genaug.images import to_float, to_uint8
-from genaug.metrics.fidelity import frechet_distance
+from genaug.metrics.fidelity import frechet_distance, kernel_distance
 from genaug.models import Model
 from genaug.seeding import make_generator
 
 SAMPLES, LEAST, MOST = 5000, 16, 200  # of all classes together, and of one
 MOST_COMPARED = 1000  # real images of a class
+KERNEL_SUBSETS, LEAST_FOR_KERNEL = 10, 4  # each as large as it can be
 COLLAPSED = 0.2  # share of the real variance below which a class counts as collapsed
 MOST_NAMED = 10  # classes in a message
 WON = 0.99  # share of pairs told apart above which the discriminator counts as having won
@@ -28,9 +29,9 @@ class Observation:
     """What `Watch.observe` found of the classes that have images.
 
     Args:
-        distance: Frechet distance of the samples of each class to its held-out images, in the features of a classifier;
-            where it has fewer than 16 of these, which would favor samples of little variety, to all of its images. None
-            of a class without two training images.
+        distance: of the samples of each class to its held-out images; where it has fewer than 16 of these, which would
+            favor samples of little variety, to its training images too. None of a class without two training images
+            (four for the kernel distance).
         diversity: variance of the samples' features over that of the training images of the class; None where these do
             not vary.
     """
@@ -55,7 +56,10 @@ class Watch:
 
     The same latents every time, so that what changes is the model. Where fewer than two classes have images there is
     nothing to classify, and the features are the pixels of the images, shrunk to at most 8 x 8. Of each class at most
-    1000 images of either part, drawn at random, are compared.
+    1000 real images, drawn at random, are what samples are compared with, and 200 give the variance.
+
+    The distance is Frechet's, or with features that are given the kernel distance: these may be wider than a class has
+    images, where Frechet's distance favors samples of little variety, and the kernel distance has no bias.
 
     Args:
         images: the data.
@@ -81,13 +85,15 @@ class Watch:
         progress: bool = False,
     ) -> None:
         self.seed, self.classes = seed, images.classes
+        self.measure = frechet_distance if features is None else self._kernel_distance
         self.extract = _shrink if features is None else features.extract
         members = [kept[images.labels[kept] == index] for index in range(max(1, len(self.classes)))]
-        self.present = [index for index, rows in enumerate(members) if len(rows) > 1]
+        least = 2 if features is None else LEAST_FOR_KERNEL
+        self.present = [index for index, rows in enumerate(members) if len(rows) >= least]
         if not self.present:
             raise DataError(
-                "data must hold at least two training images of some class for this family, got at most one of each; "
-                "collect more, or lower training.validation_fraction"
+                f"data must hold at least {least} training images of some class to watch this family, got at most "
+                f"{max(len(rows) for rows in members)}; collect more, or lower training.validation_fraction"
             )
         if features is None and sum(len(rows) > 0 for rows in members) > 1:
             steps = min(STEPS, max(100, steps))
@@ -96,19 +102,25 @@ class Watch:
             ).extract
         self.variance, self.reference = [], []
         for index, rows in enumerate(members):
-            own = self.extract(images.images[self._some(rows, index)])
-            others = self.extract(images.images[self._some(held_out[images.labels[held_out] == index], index)])
+            spared = held_out[images.labels[held_out] == index]
+            enough = len(spared) >= LEAST
+            own = self.extract(images.images[self._some(rows, index, MOST if enough else MOST_COMPARED)])
+            others = self.extract(images.images[self._some(spared, index, MOST_COMPARED)])
             self.variance.append(float(own.var(0, unbiased=False).sum()) if len(own) else math.nan)
-            self.reference.append(others if len(others) >= LEAST else torch.cat([own, others]))
+            self.reference.append(others if enough else torch.cat([own, others]))
         self.count = min(MOST, max(LEAST, SAMPLES // len(self.present)))
         self._suspected: set[int] = set()
         self._reported: set[int] = set()
         self._won = False
 
-    def _some(self, rows: Tensor, index: int) -> Tensor:
-        """Return at most `MOST_COMPARED` of the rows of a class."""
+    def _kernel_distance(self, real: Tensor, synthetic: Tensor) -> float:
+        size = min(len(real), len(synthetic))
+        return kernel_distance(real, synthetic, seed=self.seed, subsets=KERNEL_SUBSETS, subset_size=size)[0]
+
+    def _some(self, rows: Tensor, index: int, most: int) -> Tensor:
+        """Return at most `most` of the rows of a class."""
         order = torch.randperm(len(rows), generator=make_generator(self.seed, "watch images", index))
-        return rows[order[:MOST_COMPARED].sort().values]
+        return rows[order[:most].sort().values]
 
     def observe(self, model: Model) -> Observation:
         """Draw samples of every class and return how near and how varied they are."""
@@ -118,7 +130,7 @@ class Watch:
             generator = make_generator(self.seed, "watch", index)
             samples = model.sample(torch.full((self.count,), index), generator=generator)
             found = self.extract(to_uint8(samples))
-            distance[index] = frechet_distance(self.reference[index], found)
+            distance[index] = self.measure(self.reference[index], found)
             if self.variance[index] > 0:
                 diversity[index] = float(found.var(0, unbiased=False).sum()) / self.variance[index]
         return Observation(tuple(distance), tuple(diversity))

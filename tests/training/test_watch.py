@@ -151,11 +151,24 @@ def test_other_features_take_the_place_of_the_classifier(digits: LabeledImages) 
     features = fit_features(digits, seed=3, steps=20, device="cpu")
     rows = torch.arange(400)
     watch = Watch(digits, rows[200:], rows[:200], seed=0, steps=100, device=CPU, features=features)
-    model = Copier(digits)
-    drawn = model.sample(torch.full((watch.count,), 2), generator=make_generator(0, "watch", 2))
-    reference = features.extract(digits.images[:200][digits.labels[:200] == 2])
-    expected = frechet_distance(reference, features.extract((255 * drawn).round().to(torch.uint8)))
-    assert watch.observe(model).distance[2] == pytest.approx(expected, rel=1e-5)
+    stuck = Copier(digits, stuck=(2,))  # all samples alike: it does not matter which a subset takes
+    drawn = stuck.sample(torch.full((watch.count,), 2), generator=make_generator(0, "watch", 2))
+    reference = features.extract(digits.images[:200][digits.labels[:200] == 2]).double()
+    found = features.extract((255 * drawn).round().to(torch.uint8)).double()
+    distances = watch.observe(stuck).distance
+    assert distances[2] == pytest.approx(unbiased_mmd(reference, found[: len(reference)]), rel=1e-4)
+    assert distances[2] > 5 * abs(watch.observe(Copier(digits)).distance[2])
+
+
+def unbiased_mmd(one: torch.Tensor, two: torch.Tensor) -> float:
+    """Binkowski et al. 2018, eq. 4, with the kernel (x.y / F + 1)^3."""
+    n, width = len(one), one.shape[1]
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x @ y.T / width + 1) ** 3
+
+    apart = [(kernel(x, x).sum() - kernel(x, x).diagonal().sum()) / (n * (n - 1)) for x in (one, two)]
+    return float(apart[0] + apart[1] - 2 * kernel(one, two).mean())
 
 
 def test_a_run_is_watched_in_inception_features(digits: LabeledImages, tmp_path, monkeypatch) -> None:
@@ -185,7 +198,7 @@ def test_features_of_a_family_that_is_not_watched_are_refused() -> None:
 
 def test_data_without_two_images_of_a_class_are_refused(digits: LabeledImages) -> None:
     rows = torch.stack([torch.nonzero(digits.labels == label)[0, 0] for label in range(10)])
-    with pytest.raises(DataError, match="at least two training images of some class"):
+    with pytest.raises(DataError, match="at least 2 training images of some class to watch this family, got at most 1"):
         make_watch(digits.subset(rows))
 
 
