@@ -50,6 +50,9 @@ def train_command(
     skip_bad: SkipBad = False,
     memory_limit: MemoryLimit = 2.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the data, estimate the time, and stop.")] = False,
+    start: Annotated[
+        str | None, typer.Option(help="A VAE of the same images that a GAN starts from. [default: the recipe's]")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest state in the output.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness. [default: the recipe's]")] = None,
     device: Device = None,
@@ -86,7 +89,7 @@ def train_command(
             seed=settings.seed,
             **reading,
         )
-        seconds = estimate_seconds(settings, images, device=device) if dry_run else None
+        seconds = estimate_seconds(settings, images, start=start, device=device) if dry_run else None
         print_check(check_data(images), table=not quiet or dry_run, seconds=seconds)
         if dry_run:
             return
@@ -94,6 +97,7 @@ def train_command(
             settings,
             data=images,
             output=default_output(f"runs/{Path(recipe).stem}", output),
+            start=start,
             resume=resume,
             device=device,
             overwrite=overwrite,

@@ -27,7 +27,8 @@ class Arm:
             made from the training part alone.
         target: total per class that synthetic samples fill up to; see `genaug.balance`.
         cap: synthetic samples per real one, at most.
-        transform: of one image (C, H, W), such as a pipeline of torchvision v2; for real and synthetic images alike.
+        transform: of one image (C, H, W) into another of the same format, such as flips of torchvision v2; for real and
+            synthetic images alike, in training only. It draws from torch's global generator, if from any.
     """
 
     balanced: bool = False
@@ -85,7 +86,7 @@ def train_classifier(
         images, labels = _fetch(dataset, rows)
         if arm.transform is not None:
             with own_randomness(derive_seed(seed, "classifier transform", step), torch.device("cpu")):
-                images = torch.stack([arm.transform(image) for image in images])
+                images = torch.stack([_transform(arm.transform, image) for image in images])
         with own_randomness(derive_seed(seed, "classifier dropout", step), device):
             loss = F.cross_entropy(net(images.to(device)), labels.to(device))
         optimizer.zero_grad(set_to_none=True)
@@ -99,6 +100,19 @@ def predict(net: nn.Module, images: Tensor, *, device: torch.device, batch_size:
     """Return the predicted classes (N,) of public images (N, C, H, W), on the CPU."""
     with torch.no_grad():
         return torch.cat([net(chunk.to(device)).argmax(1).cpu() for chunk in images.split(batch_size)])
+
+
+def _transform(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Return the transformed image, of the format that the test images, which are not transformed, have too."""
+    changed = transform(image)
+    found = f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+    wanted = f"{image.dtype} {tuple(image.shape)}"
+    if found != wanted:
+        raise GenaugError(
+            f"transform must keep type and shape of an image, {wanted}, got {found}; test images are not transformed: "
+            "put what both need, such as normalization, into the classifier"
+        )
+    return changed
 
 
 def _is_maker(source: Any) -> bool:

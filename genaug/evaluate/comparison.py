@@ -160,7 +160,8 @@ def compare_arms(
     results = None if output is None else expand(output)
     if results is not None:
         check_vacant(results, overwrite=overwrite)
-    settings = {"seeds": seeds, **asdict(budget), "test_images": len(test)}
+    transforms = {name: repr(arm.transform) for name, arm in arms.items() if arm.transform is not None}
+    settings = {"seeds": seeds, **asdict(budget), "test_images": len(test), "transforms": transforms}
     comparison = Comparison(rival=rival, class_names=test.spec.class_names, settings=settings)
     with progress_bar("comparing", total=len(seeds) * len(arms) * steps, enabled=progress) as update:
 

@@ -53,7 +53,7 @@ class GANConfig:
     augment: tuple[str, ...] = ("translation",)
     discriminator_rate: float = 5.0  # its learning rate, times training.learning_rate
     discriminator_steps: int = 0  # at the start, in which the generator stays as it is
-    decoder: VAEConfig | None = None  # that generates, in place of latent_dim, style_dim, width and blocks
+    decoder: VAEConfig | None = None  # that generates, whatever latent_dim, style_dim and width say; see `start_from`
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 

@@ -157,20 +157,25 @@ class Discriminator(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as weights: torch does not pickle what spectral norm makes of layers."""
-        return _rebuild, (*self.made_of, self.state_dict(), self.training)
+        learns = [parameter.requires_grad for parameter in self.parameters()]
+        return _rebuild, (*self.made_of, self.state_dict(), learns, self.training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Discriminator:
-        """Copy what there is, hooks included, as of any module."""
+        """Copy as any module is copied, hooks included: `copy` would go the way of pickles."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
 
 
-def _rebuild(spec: DataSpec, config: GANConfig, tensors: dict[str, Tensor], training: bool) -> Discriminator:
+def _rebuild(
+    spec: DataSpec, config: GANConfig, tensors: dict[str, Tensor], learns: list[bool], training: bool
+) -> Discriminator:
     with torch.random.fork_rng(devices=[]):
         network = Discriminator(spec, config)
     network.load_state_dict(tensors, assign=True)
+    for parameter, learn in zip(network.parameters(), learns, strict=True):
+        parameter.requires_grad_(learn)
     lay_out_channels_last(network)
     return network.train(training)
 

@@ -19,12 +19,11 @@ from torch.optim.swa_utils import AveragedModel
 from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.data.check import check_data
 from genaug.devices import choose_precision
-from genaug.errors import DataError, DataWarning, GenaugError, RecipeError, TrainingError, TrainingWarning, shorten
-from genaug.models import FAMILIES, Model
+from genaug.errors import DataWarning, TrainingError
+from genaug.models import Model
 from genaug.models.base import ParameterGroup
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
-from genaug.spec import DataSpec
 from genaug.storage import expand
 from genaug.training.batches import Batches
 from genaug.training.interrupts import Interrupted, catch_signals
@@ -34,6 +33,7 @@ from genaug.training.processes import Processes
 from genaug.training.recipe import Recipe, load_recipe
 from genaug.training.run_folder import MODEL, STATES, RunFacts, own_folder
 from genaug.training.schedules import ClassSampler, cosine_with_warmup, ema_with_ramp
+from genaug.training.start import Start, create, find_start
 from genaug.training.state import TrainingState, list_states, load_state, save_state
 from genaug.zoo import load
 
@@ -55,6 +55,7 @@ def train(
     *,
     data: Any,
     output: str | Path,
+    start: str | Path | None = None,
     resume: bool = False,
     device: str | torch.device | None = None,
     overwrite: bool = False,
@@ -74,6 +75,8 @@ def train(
         data: what `genaug.data.load_data` takes: `LabeledImages`, "digits", an image folder or a data set.
         output: a new folder; it gets `model/`, `recipe.yaml`, `run.json`, `metrics.jsonl`, `tensorboard/`, `samples/`
             and `states/`.
+        start: a trained model that a GAN starts from, a VAE of the same images: a name or path as `genaug.load` takes;
+            in place of the recipe's `training.start`.
         resume: go on from the newest state in `output`, where there is one.
         device: where to train; a GPU if there is one, else the CPU. The images go to a GPU as a whole where they fit
             into half of its free memory, else batch by batch.
@@ -82,7 +85,8 @@ def train(
         on_step: called with the number of steps done after each of them.
 
     Raises:
-        RecipeError: an unknown or wrong field, or another recipe than that of the run to resume.
+        RecipeError: an unknown or wrong field, another recipe or start than that of the run to resume, or a start that
+            does not fit.
         DataError: data that cannot be read, or other data than that of the run to resume.
         TrainingError: a loss that is not finite.
         GenaugError: an `output` that exists or is in use, a disk that is full, a device that is not there.
@@ -102,17 +106,24 @@ def train(
         warnings.warn(message, DataWarning, stacklevel=2)
     kept, held_out = _split(images.labels, recipe)
     processes = Processes(device)
-    state = _build(recipe, images, kept, processes.device)
-    facts = RunFacts(recipe=recipe.to_dict(), data_sha256=images.fingerprint(), processes=processes.count)
+    begin = find_start(start or recipe.training.start)
+    state = _build(recipe, images, kept, processes.device, begin)
+    facts = RunFacts(
+        recipe=recipe.to_dict(),
+        data_sha256=images.fingerprint(),
+        processes=processes.count,
+        start_sha256=begin.sha256 if begin else None,
+    )
     processes.check_same(facts)
+    looks = Looks(state, recipe, images, kept, held_out, output)
+    processes.from_main(looks.load_features)
     with contextlib.ExitStack() as stack:
         folder = own_folder(output, facts, resume=resume, overwrite=overwrite)
-        start = processes.from_main(lambda: stack.enter_context(folder))
-        if start is not None:
-            load_state(start, state)
+        saved = processes.from_main(lambda: stack.enter_context(folder))
+        if saved is not None:
+            load_state(saved, state)
         log = stack.enter_context(MetricsLog(output, step=state.step)) if processes.is_main else None
         show = progress and processes.is_main
-        looks = Looks(state, recipe, images, kept, held_out, output)
         processes.from_main(lambda: looks.prepare(progress=show))
         metrics = _loop(looks, processes, log, progress=show, on_step=on_step)
         processes.from_main(lambda: looks.finish(told_apart=metrics.get("told_apart")))
@@ -130,10 +141,12 @@ def _split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     return stratified_split(labels, fraction=fraction, seed=recipe.seed)
 
 
-def _build(recipe: Recipe, images: LabeledImages, kept: Tensor, device: torch.device) -> TrainingState:
+def _build(
+    recipe: Recipe, images: LabeledImages, kept: Tensor, device: torch.device, start: Start | None = None
+) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(recipe.seed, "init"))
-        model = _create(recipe, images.spec)
+        model = create(recipe, images.spec, start)
     model.to(device).train()
     model.fit_before_training(images.images, images.labels, rows=kept)
     ema = AveragedModel(model, multi_avg_fn=ema_with_ramp(recipe.training.ema_decay))
@@ -145,32 +158,6 @@ def _build(recipe: Recipe, images: LabeledImages, kept: Tensor, device: torch.de
         groups, lr=recipe.training.learning_rate, weight_decay=recipe.training.weight_decay, fused=True
     )
     return TrainingState(model=model, ema=ema, optimizer=optimizer)
-
-
-def _create(recipe: Recipe, spec: DataSpec) -> Model:
-    """Return a new model, or one that starts from a trained one."""
-    family, training = FAMILIES[recipe.family], recipe.training
-    if training.start is None:
-        return family(spec, recipe.model)
-    try:
-        start = load(training.start, device="cpu")
-    except GenaugError as problem:
-        raise RecipeError(f"training.start: {problem}") from None
-    if start.spec != spec:
-        raise DataError(f"training.start must be of the images and classes of the data, got {start.spec} and {spec}")
-    earlier = start.recipe or {}
-    split = earlier.get("seed"), earlier.get("training", {}).get("validation_fraction")
-    if training.validation_fraction and split != (recipe.seed, training.validation_fraction):
-        warnings.warn(
-            f"training.start ({shorten(training.start)}) was trained with seed {split[0]} and validation_fraction "
-            f"{split[1]}, so it may have learned from images that are held out here; give both the same",
-            TrainingWarning,
-            stacklevel=2,
-        )
-    try:
-        return family.start_from(start, spec=spec, config=recipe.model)
-    except GenaugError as problem:
-        raise RecipeError(f"training.start: {problem}") from None
 
 
 def _loop(

@@ -21,7 +21,13 @@ STEPS = 8
 WARM_UP = 3  # the first steps choose kernels and fill caches
 
 
-def estimate_seconds(recipe: Recipe, images: LabeledImages, *, device: str | torch.device | None = None) -> float:
+def estimate_seconds(
+    recipe: Recipe,
+    images: LabeledImages,
+    *,
+    start: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> float:
     """Return the seconds that the steps of `recipe` will take, from a few steps that are thrown away.
 
     Pictures, saving and measuring, for which a watched family also trains a classifier, are not counted.
@@ -34,6 +40,9 @@ def estimate_seconds(recipe: Recipe, images: LabeledImages, *, device: str | tor
     >>> estimate_seconds(load_recipe("demo-vae", overrides=["model.width=8"]), load_data("digits")) > 0
     True
     """
+    model = recipe.model
+    if hasattr(model, "discriminator_steps"):
+        model = replace(model, discriminator_steps=0)  # more than these few would be refused
     few = replace(recipe.training, steps=STEPS, sample_every=10**9, save_every=10**9, log_every=1)
     times: list[float] = []
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
@@ -42,9 +51,10 @@ def estimate_seconds(recipe: Recipe, images: LabeledImages, *, device: str | tor
         warnings.simplefilter("ignore", TrainingWarning)  # of these few steps
         try:
             train(
-                replace(recipe, training=few),
+                replace(recipe, model=model, training=few),
                 data=images,
                 output=Path(folder) / "run",
+                start=start,
                 device=device,
                 progress=False,
                 on_step=lambda step: times.append(time.perf_counter()),

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genaug.checkpoint import round_tensors
+from genaug.checkpoint import WeightsDtype, round_tensors
 from genaug.data import LabeledImages
 from genaug.errors import TrainingWarning
-from genaug.features import find_features
+from genaug.features import FeatureExtractor, find_features
 from genaug.models import Model
 from genaug.training.logs import MetricsLog, save_samples
 from genaug.training.recipe import Recipe
@@ -42,20 +42,26 @@ class Looks:
     held_out: Tensor
     output: Path
     watch: Watch | None = None
+    features: FeatureExtractor | None = None
     seen: dict[int, Observation] = field(default_factory=dict)  # by step
 
-    def prepare(self, *, progress: bool) -> None:
-        """Fit, or load, what a watched family's samples are compared in, before the first step."""
+    def load_features(self) -> None:
+        """Load the network that a watched family's samples are compared in, if the recipe asks for one."""
         if self.state.model.watched:
-            training, device = self.recipe.training, self.state.model.device
+            name, device = self.recipe.training.watch_features, self.state.model.device
+            self.features = find_features(name, self.images, name="data", device=device)
+
+    def prepare(self, *, progress: bool) -> None:
+        """Take the features of real images, of a classifier that is fitted where none are loaded."""
+        if self.state.model.watched:
             self.watch = Watch(
                 self.images,
                 self.kept,
                 self.held_out,
                 seed=self.recipe.seed,
-                steps=training.steps,
-                device=device,
-                features=find_features(training.watch_features, self.images, name="data", device=device),
+                steps=self.recipe.training.steps,
+                device=self.state.model.device,
+                features=self.features,
                 progress=progress,
             )
 
@@ -74,7 +80,7 @@ class Looks:
             observation = self._observe(self.watch, model, step)
             self.state.keep_if_best(observation.intra_class_distance)
             self.watch.report(observation, step=step, told_apart=told_apart)
-            shown["intra_class_distance"] = numbers["intra_class_distance"] = observation.intra_class_distance
+            shown[self.watch.score] = numbers[self.watch.score] = observation.intra_class_distance
             if len(self.images.classes) <= MAX_LOGGED_CLASSES:
                 numbers |= self._by_class("distance", observation.distance)
                 numbers |= self._by_class("diversity", observation.diversity)
@@ -91,19 +97,28 @@ class Looks:
             if best.step != self.state.step:
                 model.load_state_dict(best.tensors)
                 observation = self._observe(self.watch, model, best.step)
-            scores = self._describe(best, observation)
+            scores = self._describe(self.watch, best, observation)
             if observation.collapsed:
                 message = self.watch.describe(observation, observation.collapsed)
                 warnings.warn(f"of the model that is kept (step {best.step}) {message}", TrainingWarning, stacklevel=2)
             if told_apart is not None and told_apart > WON:
                 warnings.warn(f"at the end {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
         model.fit_after_training(self.images.images, self.images.labels, rows=self.kept)
-        dtype = self.recipe.training.weights_dtype
-        model.load_state_dict(round_tensors(model.state_dict(), dtype))  # what is measured is what is written
+        dtype = self._round(model)
         model.recipe = self.recipe.to_dict()
         model.scores = scores | self._measure(model)
         save_samples(model, self.output / "samples" / "final.png", seed=self.recipe.seed)
         model.save(self.output / MODEL, overwrite=True, weights_dtype=dtype)
+
+    def _round(self, model: Model) -> WeightsDtype:
+        """Round the weights to those that are written, unless that cannot hold them, and return as what."""
+        dtype = self.recipe.training.weights_dtype
+        rounded = round_tensors(model.state_dict(), dtype)
+        if not all(bool(tensor.isfinite().all()) for tensor in rounded.values()):
+            warnings.warn(f"{dtype} cannot hold the weights: written as float32", TrainingWarning, stacklevel=3)
+            return "float32"
+        model.load_state_dict(rounded)  # what is measured is what is written
+        return dtype
 
     def _observe(self, watch: Watch, model: Model, step: int) -> Observation:
         """Return what the watch finds of the average of `step`; it looks once."""
@@ -111,12 +126,12 @@ class Looks:
             self.seen[step] = watch.observe(model)
         return self.seen[step]
 
-    def _describe(self, best: Best, observation: Observation) -> dict[str, Any]:
+    def _describe(self, watch: Watch, best: Best, observation: Observation) -> dict[str, Any]:
         """Return scores of the best average: its distance only where that is to held-out images."""
         if not len(self.held_out):
             return {"best_step": best.step}
         distance = round(observation.intra_class_distance, 4)
-        return {"best_step": best.step, "intra_class_distance": distance, "held_out_images": len(self.held_out)}
+        return {"best_step": best.step, watch.score: distance, "held_out_images": len(self.held_out)}
 
     def _measure(self, model: Model) -> dict[str, Any]:
         if not len(self.held_out):

@@ -43,7 +43,7 @@ class TrainingConfig:
     save_every: int = 500
     keep_states: int = 2
     weights_dtype: WeightsDtype = "float32"  # that the model's file holds
-    start: str | None = None  # name or path of a trained model that a family can start from: a VAE for a GAN
+    start: str | None = None  # a shipped model, or one of the hub, that a family can start from: a VAE for a GAN
     watch_features: Literal["classifier", "inception"] = "classifier"  # what a family that is watched is compared in
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -88,8 +88,19 @@ class Recipe:
             object.__setattr__(self, "training", TrainingConfig(**FAMILIES[self.family].training_defaults))
         if self.training.watch_features != "classifier" and not FAMILIES[self.family].watched:
             raise RecipeError(f"training.watch_features must be left out: family {self.family} is not watched")
+        if self.training.start is not None and is_path(self.training.start):
+            raise RecipeError(
+                f"training.start must be a shipped model's name or a hub id, got {shorten(self.training.start)}; a "
+                "recipe carries no paths: give it as --start (start=)"
+            )
+        idle = getattr(self.model, "discriminator_steps", 0)
+        if idle >= max(2, self.training.steps):
+            raise RecipeError(
+                f"model.discriminator_steps must be below training.steps ({self.training.steps}), or the generator "
+                f"never learns, got {idle}"
+            )
         if getattr(self.model, "decoder", None) is not None:
-            raise RecipeError("model.decoder must be left out: it is that of the model training.start names")
+            raise RecipeError("model.decoder must be left out: it is that of the model to start from")
         if self.training.batch_size % self.batch_group:
             raise RecipeError(
                 f"training.batch_size must be a multiple of model.minibatch_std ({self.batch_group}), whose images of "

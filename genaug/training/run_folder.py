@@ -28,11 +28,14 @@ OWN_FILES = (
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What `run.json` holds: the recipe with every field, the hash of the data, and how many processes trained."""
+    """What `run.json` holds: the recipe with every field, hashes of the data and of the weights of the model that it
+    started from, and how many processes trained.
+    """
 
     recipe: dict[str, Any]
     data_sha256: str
     processes: int = 1
+    start_sha256: str | None = None
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -89,6 +92,11 @@ def _check_same(folder: Path, facts: RunFacts) -> None:
         raise RecipeError(f"{folder}: the run to resume has another recipe: {difference}")
     if saved.data_sha256 != facts.data_sha256:
         raise DataError(f"{folder}: the run to resume had other data; give the same data, or start a new output")
+    if saved.start_sha256 != facts.start_sha256:
+        raise RecipeError(
+            f"{folder}: the run to resume started from another model, with weights of hash "
+            f"{shorten(saved.start_sha256, 14)}, not {shorten(facts.start_sha256, 14)}; give the same start"
+        )
     if saved.processes != facts.processes:
         size = facts.recipe["training"]["batch_size"]
         before, now = saved.processes * size, facts.processes * size

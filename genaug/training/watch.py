@@ -85,6 +85,7 @@ class Watch:
         progress: bool = False,
     ) -> None:
         self.seed, self.classes = seed, images.classes
+        self.score = "intra_class_distance" if features is None else f"intra_class_kernel_distance_{features.name}"
         self.measure = frechet_distance if features is None else self._kernel_distance
         self.extract = _shrink if features is None else features.extract
         members = [kept[images.labels[kept] == index] for index in range(max(1, len(self.classes)))]

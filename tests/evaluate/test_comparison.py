@@ -133,6 +133,19 @@ def test_results_depend_on_the_seeds_alone(classifier, train_part, test_part, va
 # --- what an arm trains on
 
 
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (v2.ToDtype(torch.float32, scale=True), r"torch.uint8 \(1, 8, 8\), got torch.float32 \(1, 8, 8\); test images"),
+        (v2.Resize((4, 4)), r"got torch.uint8 \(1, 4, 4\)"),
+        (v2.ToPILImage(), "got Image"),
+    ],
+)
+def test_a_transform_to_another_format_is_refused(transform, message, train_part, test_part):
+    with pytest.raises(GenaugError, match=message):
+        compare({"one": Arm(transform=transform)}, train_part, test_part)
+
+
 def test_a_transform_sees_each_image_of_real_and_mixed_batches(train_part, test_part, vae):
     seen: list[Tensor] = []
 
@@ -153,7 +166,9 @@ def test_a_transform_sees_each_image_of_real_and_mixed_batches(train_part, test_
         "mixed": Arm(**mixed),
         "mixed, flipped": Arm(**mixed, transform=flip),
     }
-    runs = compare(arms, train_part, test_part, seeds=[0], steps=6, classifier=watched).runs
+    comparison = compare(arms, train_part, test_part, seeds=[0], steps=6, classifier=watched)
+    runs = comparison.runs
+    assert comparison.settings["transforms"] == dict.fromkeys(("flipped", "mixed, flipped"), repr(flip))
     batches = torch.stack(seen).unflatten(0, (4, 6)).flatten(1, 2)  # arms, images
     for before, after in ((0, 1), (2, 3)):
         flipped = (batches[before].flip(-1) == batches[after]).flatten(1).all(1)
@@ -268,7 +283,7 @@ def test_the_summary_agrees_with_the_runs(train_part, test_part):
     report = result.to_dict()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["settings"] == {
-        "seeds": [0, 1], "steps": 20, "batch_size": 16, "learning_rate": 2e-3, "test_images": 599
+        "seeds": [0, 1], "steps": 20, "batch_size": 16, "learning_rate": 2e-3, "test_images": 599, "transforms": {}
     }  # fmt: skip
     for arm in ("plain", "balanced"):
         for metric in ("accuracy", "balanced_accuracy", "worst_class"):

@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 import genaug
 from genaug import DataSpec
 from genaug.data import LabeledImages, load_data
-from genaug.errors import DataError, RecipeError, TrainingWarning
+from genaug.errors import DataError, DataWarning, RecipeError, TrainingWarning
 from genaug.training import load_recipe, train
+from genaug.training.engine import _build
+from genaug.training.start import find_start
 
 GAN = {
     "family": "gan",
@@ -35,30 +37,37 @@ def vae(digits, tmp_path_factory):
     return train(recipe, data=digits, output=output, device="cpu", progress=False)
 
 
-def recipe(vae, **training: object) -> dict:
-    return {**GAN, "training": {**GAN["training"], "start": str(vae.path), **training}}
+def recipe(**training: object) -> dict:
+    return {**GAN, "training": {**GAN["training"], **training}}
 
 
-def run(made: dict, digits: LabeledImages, output, **options):
+def run(made: dict, digits: LabeledImages, output, *, start, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*hardly vary", TrainingWarning)  # six steps are too few
-        return train(made, data=digits, output=output, device="cpu", progress=False, **options)
+        return train(made, data=digits, output=output, start=start, device="cpu", progress=False, **options)
 
 
 def test_the_generator_stays_the_decoder_until_its_first_step(digits, vae, tmp_path) -> None:
-    still = run(recipe(vae, steps=4), digits, tmp_path / "still").model
-    moved = run(recipe(vae), digits, tmp_path / "moved").model
-    labels = torch.arange(50).remainder(10)
+    result = run(recipe(), digits, tmp_path / "run", start=vae.path)
+    early, late = (load_file(tmp_path / "run" / "states" / f"step-{step}" / "state.safetensors") for step in (3, 6))
     before = vae.model.state_dict()
-    for name, tensor in still.generator.vae.state_dict().items():
-        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-5)
-    weights = [model.generator.vae.decoder.to_images[-1].weight for model in (still, moved)]
-    assert not torch.allclose(*weights, atol=1e-6)
-    assert torch.equal(moved.generator.vae.density.means, vae.model.density.means)
-    first = {name: tensor for name, tensor in still.discriminator.state_dict().items() if "original" in name}
-    then = moved.discriminator.state_dict()
-    assert all(not torch.equal(tensor, then[name]) for name, tensor in first.items() if tensor.ndim == 4)
-    assert moved.sample(labels, generator=torch.Generator().manual_seed(0)).shape == (50, 1, 8, 8)
+    decoder = {name: tensor for name, tensor in early.items() if name.startswith("model.generator.vae.")}
+    assert len(decoder) > 10
+    assert all(
+        torch.equal(tensor, before[name.removeprefix("model.generator.vae.")]) for name, tensor in decoder.items()
+    )
+    moved = [name for name, tensor in decoder.items() if not torch.equal(tensor, late[name])]
+    assert "model.generator.vae.decoder.to_images.2.weight" in moved
+    assert not any(".density." in name for name in moved)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        fresh = _build(
+            load_recipe(recipe()), digits, torch.arange(400), torch.device("cpu"), find_start(vae.path)
+        ).model
+    learned = {name: tensor for name, tensor in fresh.discriminator.named_parameters() if tensor.ndim > 1}
+    assert all(not torch.equal(tensor, early[f"model.discriminator.{name}"]) for name, tensor in learned.items())
+    labels = torch.arange(50).remainder(10)
+    assert result.model.sample(labels, generator=torch.Generator().manual_seed(0)).shape == (50, 1, 8, 8)
 
 
 def test_a_resumed_run_comes_out_the_same(digits, vae, tmp_path) -> None:
@@ -69,39 +78,77 @@ def test_a_resumed_run_comes_out_the_same(digits, vae, tmp_path) -> None:
         if done == 5:
             raise Stop
 
-    whole = run(recipe(vae), digits, tmp_path / "whole")
+    options = {"start": vae.path}
+    whole = run(recipe(), digits, tmp_path / "whole", **options)
     with pytest.raises(Stop):
-        run(recipe(vae), digits, tmp_path / "cut", on_step=stop)
-    cut = run(recipe(vae), digits, tmp_path / "cut", resume=True)
+        run(recipe(), digits, tmp_path / "cut", **options, on_step=stop)
+    with pytest.raises(RecipeError, match=r"started from another model, .* not None; give the same start"):
+        run(recipe(), digits, tmp_path / "cut", start=None, resume=True)
+    cut = run(recipe(), digits, tmp_path / "cut", **options, resume=True)
     one, two = (load_file(result.path / "model.safetensors") for result in (whole, cut))
     assert all(torch.equal(one[name], tensor) for name, tensor in two.items())
-    assert genaug.load(cut.path).recipe == load_recipe(recipe(vae)).to_dict()
+    assert genaug.load(cut.path).recipe == load_recipe(recipe()).to_dict()
 
 
 def test_what_is_written_in_16_bits_is_what_is_returned(digits, vae, tmp_path) -> None:
-    result = run(recipe(vae, weights_dtype="float16"), digits, tmp_path / "run")
+    result = run(recipe(weights_dtype="float16"), digits, tmp_path / "run", start=vae.path)
     written = load_file(result.path / "model.safetensors")
     kept = result.model.state_dict()
     assert {tensor.dtype for tensor in written.values()} == {torch.float16}
     assert all(torch.equal(tensor.float(), kept[name]) for name, tensor in written.items())
 
 
+def test_weights_that_16_bits_cannot_hold_are_written_in_32(digits, vae, tmp_path) -> None:
+    large = tmp_path / "large"
+    with torch.no_grad():
+        vae.model.density.means[0] += 1e6
+    vae.model.save(large)
+    with torch.no_grad():
+        vae.model.density.means[0] -= 1e6
+    with pytest.warns(TrainingWarning, match="float16 cannot hold the weights: written as float32"):
+        result = run(recipe(weights_dtype="float16"), digits, tmp_path / "run", start=large)
+    assert {tensor.dtype for tensor in load_file(result.path / "model.safetensors").values()} == {torch.float32}
+
+
 def test_what_does_not_fit_is_refused(digits, vae, tmp_path) -> None:
     output = tmp_path / "run"
-    with pytest.raises(RecipeError, match=r"training.start: family vae cannot start from another model"):
-        run({"family": "vae", "training": {"start": str(vae.path), "validation_fraction": 0.2}}, digits, output)
-    with pytest.raises(RecipeError, match=r"training.start: model.width must be left out"):
-        run({**recipe(vae), "model": {"width": 8}}, digits, output)
-    with pytest.raises(RecipeError, match="model.decoder must be left out"):
-        load_recipe({"family": "gan", "model": {"decoder": {"width": 8}}})
-    with pytest.raises(RecipeError, match=r"training.start: .*nowhere"):
-        run(recipe(vae, start="./nowhere"), digits, output)
+    with pytest.raises(RecipeError, match=r"start: family vae cannot start from another model"):
+        run({"family": "vae", "training": {"validation_fraction": 0.2}}, digits, output, start=vae.path)
+    with pytest.raises(RecipeError, match=r"start: model.width must be left out"):
+        run({**recipe(), "model": {"width": 8}}, digits, output, start=vae.path)
+    with pytest.raises(RecipeError, match=r"start: .*nowhere"):
+        run(recipe(), digits, output, start="./nowhere")
     others = LabeledImages(digits.images, digits.labels % 2, DataSpec(1, 8, 8, ("even", "odd")))
-    with pytest.raises(DataError, match=r"training.start must be of the images and classes of the data"):
-        run(recipe(vae), others, output)
+    with pytest.raises(DataError, match=r"start must be of the images and classes of the data"):
+        run(recipe(), others, output, start=vae.path)
     assert not output.exists()
 
 
-def test_images_held_out_that_the_start_may_have_seen_are_named(digits, vae, tmp_path) -> None:
-    with pytest.warns(TrainingWarning, match="was trained with seed 0 and validation_fraction 0.2, so it may have"):
-        run(recipe(vae, validation_fraction=0.3), digits, tmp_path / "run")
+def test_recipes_that_contradict_themselves_are_refused() -> None:
+    with pytest.raises(RecipeError, match="model.decoder must be left out"):
+        load_recipe({"family": "gan", "model": {"decoder": {"width": 8}}})
+    with pytest.raises(RecipeError, match=r"must be a shipped model's name or a hub id, got './vae/model'"):
+        load_recipe(recipe(start="./vae/model"))
+    with pytest.raises(RecipeError, match=r"model.discriminator_steps must be below training.steps \(4\).*got 4"):
+        load_recipe(recipe(steps=4))
+
+
+def test_a_start_by_its_name_in_the_recipe(digits, tmp_path) -> None:
+    made = recipe(start="digits-vae", validation_fraction=0.1)
+    model = run(
+        {**made, "model": {**made["model"], "discriminator_steps": 5}}, digits, tmp_path / "run", start=None
+    ).model
+    shipped = genaug.load("digits-vae")
+    assert torch.equal(model.generator.vae.density.means, shipped.density.means)
+    assert model.config.decoder == shipped.config
+
+
+@pytest.mark.parametrize("earlier", [{"training": None}, {"training": []}, {}, None])
+def test_images_held_out_that_the_start_may_have_seen_are_named(digits, vae, tmp_path, earlier) -> None:
+    with pytest.warns(TrainingWarning, match="with seed 0 and validation_fraction 0.2, not 0 and 0.3, so it"):
+        run(recipe(validation_fraction=0.3), digits, tmp_path / "run", start=vae.path)
+    recorded, vae.model.recipe = vae.model.recipe, earlier
+    vae.model.save(tmp_path / "other")
+    vae.model.recipe = recorded
+    with pytest.warns(TrainingWarning, match="was trained with seed None and validation_fraction None, not 0 and 0.2"):
+        run(recipe(), digits, tmp_path / "again", start=tmp_path / "other")

@@ -1,0 +1,73 @@
+"""What a training starts from: random weights, or a trained model of another family."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from genaug.checkpoint import read_checkpoint_config
+from genaug.errors import DataError, GenaugError, RecipeError, TrainingWarning, shorten
+from genaug.models import FAMILIES, Model
+from genaug.spec import DataSpec
+from genaug.training.recipe import Recipe
+from genaug.zoo import load, resolve
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained model to start from: its directory, and the hash of its weights."""
+
+    directory: Path
+    sha256: str
+
+
+def find_start(name: str | Path | None) -> Start | None:
+    """Return where the model `name` (see `genaug.load`) lies; None without a name.
+
+    Raises:
+        RecipeError: no such model.
+    """
+    if name is None:
+        return None
+    try:
+        directory = resolve(name)
+        return Start(directory, read_checkpoint_config(directory).weights_sha256)
+    except GenaugError as problem:
+        raise RecipeError(f"start: {problem}") from None
+
+
+def create(recipe: Recipe, spec: DataSpec, start: Start | None) -> Model:
+    """Return a new model of the recipe, or one with what its family takes over of `start`.
+
+    Raises:
+        RecipeError: a start that the family or the recipe has no use for, or that cannot be read.
+        DataError: a start of other images or classes.
+    """
+    family = FAMILIES[recipe.family]
+    if start is None:
+        return family(spec, recipe.model)
+    try:
+        trained = load(start.directory)
+        if trained.spec != spec:
+            raise DataError(f"start must be of the images and classes of the data, got {trained.spec} and {spec}")
+        model = family.start_from(trained, spec=spec, config=recipe.model)
+    except DataError:
+        raise
+    except GenaugError as problem:
+        raise RecipeError(f"start: {problem}") from None
+    _compare_splits(trained.recipe, recipe)
+    return model
+
+
+def _compare_splits(earlier: Mapping[str, object] | None, recipe: Recipe) -> None:
+    training = (earlier or {}).get("training")
+    before = (earlier or {}).get("seed"), training.get("validation_fraction") if isinstance(training, Mapping) else None
+    now = recipe.seed, recipe.training.validation_fraction
+    if now[1] and before != now:
+        warnings.warn(
+            f"the model to start from was trained with seed {shorten(before[0])} and validation_fraction "
+            f"{shorten(before[1])}, not {now[0]} and {now[1]}, so it may have learned from images that are held out "
+            "here; train both with the same",
+            TrainingWarning,
+            stacklevel=4,
+        )
