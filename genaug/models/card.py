@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genaug.models.base import Model
+    from genaug.models.saved import SavedModel
 
 
-def make_card(model: Model) -> str:
+def make_card(model: SavedModel) -> str:
     """Return a model card: what the model is, how to use it, what it was trained on, and what was measured."""
     names = ", ".join(model.spec.class_names) or "none"
     recipe = json.dumps(model.recipe, indent=2) if model.recipe else "not recorded"

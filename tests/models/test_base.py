@@ -17,8 +17,10 @@ from torch import nn
 from genaug import __version__
 from genaug.errors import CheckpointError, DataError, GenaugError
 from genaug.models import FAMILIES, VAE, Model, VAEConfig, require
-from genaug.models.base import METHODS, download, make_card
+from genaug.models.base import METHODS
+from genaug.models.card import make_card
 from genaug.models.running import draw, draw_uniform, inference
+from genaug.models.saved import download
 from genaug.spec import DataSpec
 
 SPEC = DataSpec(channels=3, height=6, width=5, class_names=("ant", "bee"))
