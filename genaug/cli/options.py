@@ -33,6 +33,13 @@ LabelColumn = Annotated[str | None, typer.Option(help="Column of classes (parque
 Root = Annotated[Path | None, typer.Option(help="Folder of a torchvision data set.")]
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision download into --root.")]
 Resize = Annotated[str | None, typer.Option(help="Resize all images to HEIGHTxWIDTH.")]
+Patches = Annotated[
+    str | None,
+    typer.Option(
+        help="Cut images of any size into patches of HEIGHTxWIDTH that cover them. Classes are then not needed, and "
+        "'--label-column none' takes no notice of them."
+    ),
+]
 Grayscale = Annotated[bool, typer.Option("--grayscale", help="Make all images gray.")]
 LimitPerClass = Annotated[int | None, typer.Option(help="Use at most this many images of each class.")]
 Longtail = Annotated[
@@ -43,7 +50,8 @@ MemoryLimit = Annotated[
     float, typer.Option(help="Keep this many GiB of pixels in memory at most; more go to a file in TMPDIR.")
 ]
 
-READING = "image_column", "label_column", "root", "download", "resize", "grayscale", "skip_bad", "memory_limit"
+SIZES = "resize", "patches"
+READING = "image_column", "label_column", "root", "download", *SIZES, "grayscale", "skip_bad", "memory_limit"
 
 
 def one_line_errors(command: F) -> F:
@@ -80,8 +88,8 @@ def warnings_in_words(*, ignore: type[Warning] | None = None) -> Iterator[None]:
         yield
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Return (height, width) from "HEIGHTxWIDTH".
+def parse_size(text: str | None, *, name: str = "resize") -> tuple[int, int] | None:
+    """Return (height, width) from "HEIGHTxWIDTH"; `name` is that of the option, for the message.
 
     >>> parse_size("40x24")
     (40, 24)
@@ -90,7 +98,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         return None
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() and 0 < int(side) <= 16_384 for side in sides):
-        raise GenaugError(f"resize: must be HEIGHTxWIDTH such as 32x32, got {text!r}")
+        raise GenaugError(f"{name}: must be HEIGHTxWIDTH such as 32x32, got {text!r}")
     return int(sides[0]), int(sides[1])
 
 
@@ -101,7 +109,7 @@ def find_reading(options: Mapping[str, Any]) -> dict[str, Any]:
     {'resize': (40, 24), 'grayscale': True}
     """
     found = {name: options[name] for name in READING if name in options}
-    return {**found, "resize": parse_size(options["resize"])}
+    return {**found, **{name: parse_size(found[name], name=name) for name in SIZES if name in found}}
 
 
 def default_output(name: str, given: Path | None) -> Path:

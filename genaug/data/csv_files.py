@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genaug.data.decoding import decode_image, measure_image
 from genaug.data.folders import SUFFIXES
-from genaug.data.labels import encode_labels
+from genaug.data.labels import Columns, encode_labels, without_classes
 from genaug.data.parts import list_names, refuse_parts
-from genaug.data.reading import Listing, decode_image
+from genaug.data.reading import Listing
 from genaug.errors import DataError, shorten
 
 LABEL_NAMES = ("label", "labels", "class", "target", "class_name", "category")
@@ -19,11 +20,12 @@ MISSING = ("", "nan", "NaN")  # as spreadsheets and pandas write what is not the
 Row = tuple[int, list[str]]  # number of the line, cells
 
 
-def list_csv(path: Path, *, split: str | None = None, columns: tuple[str | None, str | None] = (None, None)) -> Listing:
+def list_csv(path: Path, *, split: str | None = None, columns: Columns) -> Listing:
     """Return the images that a CSV (or TSV) file with a header lists; paths are relative to its folder.
 
     The image column is by default the first whose first cell ends as an image file does; the label column is one
-    called "label", "class", "target", ..., or the other one of two. Cells are separated by commas (or by semicolons,
+    called "label", "class", "target", ..., or the other one of two; without one all images are of the class "image"
+    where `columns` do not need classes. Cells are separated by commas (or by semicolons,
     where the header has no comma), or by tabs in a `.tsv` file. Labels that look like numbers are numbers.
 
     Raises:
@@ -32,10 +34,10 @@ def list_csv(path: Path, *, split: str | None = None, columns: tuple[str | None,
     """
     refuse_parts(split, str(path))
     header, rows = _read_rows(path)
-    image = _pick_image(path, header, rows[0][1], columns[0])
-    label = _pick_label(path, header, image, columns[1])
+    image = _pick_image(path, header, rows[0][1], columns.image)
+    label = _pick_label(path, header, image, columns)
     for line, cells in rows:
-        if len(cells) <= max(image, label):
+        if len(cells) <= max(image, image if label is None else label):
             raise DataError(
                 f"line {line} of {path}: must have {len(header)} cells as the header has, got {len(cells)}; "
                 "complete or remove the line"
@@ -46,18 +48,23 @@ def list_csv(path: Path, *, split: str | None = None, columns: tuple[str | None,
                 f"{list_names(cells)}; quote a cell that holds the separator, or name the column in the header"
             )
 
-    labels, names = encode_labels(
-        {"all": [_parse(cells[label]) for _, cells in rows]}, ["all"], lambda _, row: f"line {rows[row][0]} of {path}"
-    )
+    labels, names = without_classes(len(rows))
+    if label is not None:
+        given = {"all": [_parse(cells[label]) for _, cells in rows]}
+        labels, names = encode_labels(given, ["all"], lambda _, row: f"line {rows[row][0]} of {path}")
+
+    def file(index: int) -> Path:
+        return path.parent / rows[index][1][image].strip()
 
     def name(index: int) -> str:
-        return f"{path.parent / rows[index][1][image].strip()} (line {rows[index][0]} of {path.name})"
+        return f"{file(index)} (line {rows[index][0]} of {path.name})"
 
     return Listing(
         labels=labels,
         class_names=names,
         name=name,
-        read=lambda index: decode_image(path.parent / rows[index][1][image].strip(), name(index)),
+        read=lambda index: decode_image(file(index), name(index)),
+        measure=lambda index: measure_image(file(index), name(index)),
     )
 
 
@@ -94,9 +101,11 @@ def _pick_image(path: Path, header: Sequence[str], first: Sequence[str], given: 
     )
 
 
-def _pick_label(path: Path, header: Sequence[str], image: int, given: str | None) -> int:
-    if given is not None:
-        return _find(path, header, given, "label_column")
+def _pick_label(path: Path, header: Sequence[str], image: int, columns: Columns) -> int | None:
+    if columns.classes == "none":
+        return None
+    if columns.label is not None:
+        return _find(path, header, columns.label, "label_column")
     others = [number for number in range(len(header)) if number != image]
     for name in LABEL_NAMES:
         for number in others:
@@ -104,6 +113,8 @@ def _pick_label(path: Path, header: Sequence[str], image: int, given: str | None
                 return number
     if len(others) == 1:
         return others[0]
+    if columns.classes == "optional":
+        return None
     raise DataError(
         f"{path}: which column holds the class is not clear, got the columns {list_names(header)}; "
         "choose one with --label-column NAME (label_column=)"

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
+from genaug.data.decoding import decode_image, measure_image
+from genaug.data.labels import ONE_CLASS, PATCHES, Classes
 from genaug.data.parts import PART_NAMES, choose_parts, is_part, list_names, refuse_parts, warn_of_empty_classes
-from genaug.data.reading import Listing, decode_image
+from genaug.data.reading import Listing
 from genaug.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # torchvision's and GIF
@@ -15,22 +17,28 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 Identity = tuple[int, int]  # device and inode of a folder
 
 
-def list_folder(folder: Path, *, split: str | None = None) -> Listing:
+def list_folder(folder: Path, *, split: str | None = None, classes: Classes = "needed") -> Listing:
     """Return the images of a folder of class folders, in the order of torchvision's `ImageFolder`.
 
     With parts (train, val, test) below, the classes are those of all parts together; other folders beside them are left
     out where `split` names a part, and refused where not. Images in deeper folders belong
     to the class; hidden files and folders are left out; links to folders are followed.
 
+    Where `classes` are not needed, a folder (or a part) that holds image files itself has none, and neither has one
+    with `classes` "none": all images in it and below it are of the class "image". Folders that are called as parts are
+    then parts also if they hold no folders, as long as there are no others beside them or `split` names one of them.
+
     Raises:
         DataError: no class folders, an empty one (without parts), a part that is missing, a part beside other
             folders, a link that leads back to a folder above it, or a folder that cannot be listed.
     """
     try:
-        parts = _find_parts(folder, split)
+        parts = _find_parts(folder, split, classes)
         if parts:
-            return _list_parts(folder, parts, split)
+            return _list_parts(folder, parts, split, classes)
         refuse_parts(split, str(folder))
+        if _lacks_classes([folder], classes):
+            return _list_all([folder])
         names = _list_classes(folder)
         samples = _list_samples(folder, names)
     except OSError as problem:
@@ -51,11 +59,39 @@ def _make_listing(samples: Sequence[tuple[str, int]], names: Sequence[str]) -> L
         class_names=tuple(names),
         name=lambda index: samples[index][0],
         read=lambda index: decode_image(samples[index][0], samples[index][0]),
+        measure=lambda index: measure_image(samples[index][0], samples[index][0]),
     )
 
 
-def _list_parts(folder: Path, parts: Sequence[str], split: str | None) -> Listing:
+def _list_all(roots: Sequence[Path]) -> Listing:
+    """Return all images in `roots` and below as those of one class."""
+    samples = [(path, 0) for root in roots for path in _list_images(str(root))]
+    if not samples:
+        raise DataError(f"{roots[0]}: must hold at least one image ({', '.join(SUFFIXES)}), got none")
+    return _make_listing(samples, ONE_CLASS)
+
+
+def _lacks_classes(roots: Sequence[Path], classes: Classes) -> bool:
+    """Tell whether the images in `roots` are to be taken without classes."""
+    alone = (_holds_images(root) or not _subfolders(root) for root in roots)
+    return classes == "none" or (classes == "optional" and any(alone))
+
+
+def _holds_images(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(_is_image(entry) for entry in entries)
+
+
+def _is_image(entry: "os.DirEntry[str]") -> bool:
+    hidden = entry.name.startswith(".")
+    return not hidden and entry.name.lower().endswith(SUFFIXES) and not _is_folder(entry)
+
+
+def _list_parts(folder: Path, parts: Sequence[str], split: str | None, classes: Classes) -> Listing:
     chosen = choose_parts(parts, split, str(folder))
+    roots = [folder / part for part in chosen]
+    if _lacks_classes(roots, classes):
+        return _list_all(roots)
     names = sorted({name for part in parts for name in _subfolders(folder / part)})
     samples: list[tuple[str, int]] = []
     for part in chosen:
@@ -68,8 +104,10 @@ def _list_parts(folder: Path, parts: Sequence[str], split: str | None) -> Listin
     return listing
 
 
-def _find_parts(folder: Path, split: str | None) -> list[str]:
+def _find_parts(folder: Path, split: str | None, classes: Classes) -> list[str]:
     """Return the folders that are parts: those named so, if one of them holds folders; else there are none.
+
+    Where `classes` are not needed, they may hold images alone.
 
     Raises:
         DataError: other folders beside them, unless `split` names one of those parts that hold folders.
@@ -77,9 +115,11 @@ def _find_parts(folder: Path, split: str | None) -> list[str]:
     names = _subfolders(folder)
     parts = [name for name in names if name.lower() in PART_NAMES]
     nested = [name for name in parts if _subfolders(folder / name)]
+    others = [name for name in names if name not in parts]
+    if classes != "needed" and (not others or any(is_part(name, split) for name in parts)):
+        nested = parts
     if not nested:
         return []
-    others = [name for name in names if name not in parts]
     if others and not any(is_part(name, split) for name in nested):
         raise DataError(
             f"{folder}: must hold parts or classes, got the parts {list_names(parts)} beside {list_names(others)}; "
@@ -106,7 +146,7 @@ def _list_classes(folder: Path) -> list[str]:
             files = sorted(entry.name for entry in entries)
         raise DataError(
             f"{folder}: must hold one folder of images for each class, got no folder in it "
-            f"(it holds {list_names(files, 5)})"
+            f"(it holds {list_names(files, 5)}); {PATCHES}"
         )
     return names
 
@@ -117,10 +157,14 @@ def _list_samples(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
     for label, name in enumerate(names):
         root = os.path.join(folder, name)
         if os.path.isdir(root):
-            found: list[tuple[str, str]] = []
-            _walk(root, (), found)
-            samples += [(os.path.join(place, file), label) for place, file in sorted(found)]
+            samples += [(path, label) for path in _list_images(root)]
     return samples
+
+
+def _list_images(root: str) -> list[str]:
+    found: list[tuple[str, str]] = []
+    _walk(root, (), found)
+    return [os.path.join(place, file) for place, file in sorted(found)]
 
 
 def _walk(root: str, above: tuple[Identity, ...], found: list[tuple[str, str]]) -> None:

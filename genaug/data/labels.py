@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,31 @@ from genaug.errors import DataError, shorten
 from genaug.spec import MAX_CLASSES
 
 FIX = "give it a class or remove the row"
+NO_CLASSES = "none"  # as `label_column`, where classes are not needed
+ONE_CLASS = ("image",)  # of data without classes
+PATCHES = "data without classes can be cut for a denoiser with --patches 96x96 (patches=)"
+
+Classes = Literal["needed", "optional", "none"]
+
+
+class Columns(NamedTuple):
+    """The columns of a source, None where they are to be found, and whether its images must have classes.
+
+    With `classes` "optional" those are kept that there are; with "none" they are not looked at.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    classes: Classes = "needed"
+
+
+def without_classes(count: int) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the labels and class names of images of one class.
+
+    >>> without_classes(2)
+    (tensor([0, 0]), ('image',))
+    """
+    return torch.zeros(count, dtype=torch.int64), ONE_CLASS
 
 
 def encode_labels(

@@ -3,17 +3,19 @@
 import operator
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
 from PIL import Image
 
 from genaug.data.allocation import MEMORY_LIMIT
+from genaug.data.decoding import UnreadableImage
 from genaug.data.labeled import LabeledImages
+from genaug.data.labels import ONE_CLASS, PATCHES, Columns
 from genaug.data.parts import list_names
-from genaug.data.reading import UnreadableImage, finish_reading
-from genaug.data.stacking import ImageStack
+from genaug.data.reading import Listing, finish_reading, read_each
+from genaug.data.stacking import ImageStack, find_size
 from genaug.errors import DataError, shorten
 from genaug.spec import MAX_CLASSES
 
@@ -56,6 +58,56 @@ def from_dataset(
     >>> data.spec.size, data.classes
     ('1x8x8', ['0', '1'])
     """
+    _check_dataset(dataset)
+    columns = Columns(image_column, label_column)
+    stack = ImageStack(len(dataset), resize=resize, grayscale=grayscale, memory_limit=memory_limit)
+    features, row = _find(dataset, "features"), None
+    labels: list[int] = []
+    skipped: list[str] = []
+    for index, row in _read_items(dataset, skip_bad, skipped):
+        image, label = _split_item(row, features, columns, _name(index))
+        stack.add(image, _name(index))
+        labels.append(_check_label(label, _name(index)))
+    names = _name_classes(dataset, features if isinstance(row, Mapping) else None, columns, labels)
+    return finish_reading(stack, torch.tensor(labels, dtype=torch.int64), names, skipped, total=len(dataset))
+
+
+def list_dataset(dataset: Any, columns: Columns, *, skip_bad: bool = False) -> Listing:
+    """Return the items of a map-style data set, each of which is read here for its label and size, and again later.
+
+    Where `columns` do not need classes, items may also be images alone, tuples (image,), and rows without labels.
+
+    Raises:
+        DataError: what `from_dataset` refuses, but for images of several sizes.
+    """
+    _check_dataset(dataset)
+    features, row, labeled = _find(dataset, "features"), None, True
+    rows: list[int] = []
+    labels: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    skipped: list[str] = []
+    for index, item in _read_items(dataset, skip_bad, skipped):
+        if row is None:
+            row, labeled = item, _has_label(item, features, columns)
+        if labeled:
+            image, label = _split_item(item, features, columns, _name(index))
+        else:
+            image, label = _take_image(item, features, columns), 0
+        rows.append(index)
+        labels.append(_check_label(label, _name(index)))
+        sizes.append(find_size(image, _name(index)))
+    types = features if isinstance(row, Mapping) else None
+    return Listing(
+        labels=torch.tensor(labels, dtype=torch.int64),
+        class_names=_name_classes(dataset, types, columns, labels) if labeled else ONE_CLASS,
+        name=lambda place: _name(rows[place]),
+        read=lambda place: _take_image(_read_item(dataset, rows[place]), features, columns),
+        measure=lambda place: sizes[place],
+        skipped=tuple(skipped),
+    )
+
+
+def _check_dataset(dataset: Any) -> None:
     if isinstance(dataset, Mapping):
         raise DataError(f"dataset must be one data set, got a dict of {shorten(list(dataset))}; pass one of them")
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
@@ -65,46 +117,45 @@ def from_dataset(
         )
     if not len(dataset):
         raise DataError("dataset must hold at least one image, got an empty data set")
-    columns = {"Image": image_column, "ClassLabel": label_column}
-    stack = ImageStack(len(dataset), resize=resize, grayscale=grayscale, memory_limit=memory_limit)
-    features, row = _find(dataset, "features"), None
-    labels, skipped = [], []
-    for name, item in _read_items(dataset):
-        if isinstance(item, UnreadableImage):
-            if not skip_bad:
-                raise item
-            skipped.append(item.summary)
-            continue
-        row = item
-        image, label = _split_item(item, features, columns, name)
-        stack.add(image, name)
-        labels.append(_check_label(label, name))
-    names = _class_names(dataset, features if isinstance(row, Mapping) else None, columns) or tuple(
-        str(label) for label in range(max(labels, default=0) + 1)
-    )
-    return finish_reading(stack, torch.tensor(labels, dtype=torch.int64), names, skipped)
 
 
-def _read_items(dataset: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (name, item) of each item, with the error in place of an item that cannot be read."""
-    for index in range(len(dataset)):
-        name = f"item {index} of the data set"
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                item = dataset[index]
-        except DAMAGE as problem:
-            item = UnreadableImage(name, shorten(str(problem), 300))
-        yield name, item
+def _name(index: int) -> str:
+    return f"item {index} of the data set"
 
 
-def _split_item(item: Any, features: Any, columns: Mapping[str, str | None], name: str) -> tuple[Any, Any]:
+def _read_items(dataset: Any, skip_bad: bool, skipped: list[str]) -> Iterator[tuple[int, Any]]:
+    return read_each(lambda index: _read_item(dataset, index), range(len(dataset)), skip_bad=skip_bad, skipped=skipped)
+
+
+def _read_item(dataset: Any, index: int) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return dataset[index]
+    except DAMAGE as problem:
+        raise UnreadableImage(_name(index), shorten(str(problem), 300)) from None
+
+
+def _split_item(item: Any, features: Any, columns: Columns, name: str) -> tuple[Any, Any]:
     if isinstance(item, Mapping):
-        image, label = (item[pick_column(item, features, kind, given)] for kind, given in columns.items())
-        return image, label
+        image = pick_column(item, features, "Image", columns.image)
+        return item[image], item[pick_column(item, features, "ClassLabel", columns.label)]
     if isinstance(item, (tuple, list)) and len(item) == 2:
         return item[0], item[1]
     raise DataError(f"{name}: must be a tuple (image, label) or a dict with both, got {shorten(type(item).__name__)}")
+
+
+def _has_label(item: Any, features: Any, columns: Columns) -> bool:
+    """Tell whether an item has a label that is wanted."""
+    if isinstance(item, Mapping):
+        return pick_label(item, features, columns) is not None
+    return columns.classes != "none" and isinstance(item, (tuple, list)) and len(item) > 1
+
+
+def _take_image(item: Any, features: Any, columns: Columns) -> Any:
+    if isinstance(item, Mapping):
+        return item[pick_column(item, features, "Image", columns.image)]
+    return item[0] if isinstance(item, (tuple, list)) and item else item
 
 
 def pick_column(columns: Iterable[str], features: Any, kind: str, given: str | None) -> str:
@@ -126,16 +177,36 @@ def pick_column(columns: Iterable[str], features: Any, kind: str, given: str | N
             f"{option} must be one of the columns, which are {list_names(columns)}, got {shorten(given)}; "
             f"choose one with {flag}"
         )
-    named = [key for key in keys if key in columns]
-    if named:
-        return named[0]
-    typed = [key for key in columns if isinstance(features, Mapping) and type(features.get(key)).__name__ == kind]
-    if len(typed) != 1:
+    found = _find_columns(columns, features, kind)
+    if len(found) != 1:
         raise DataError(
             f"dataset must have one {kind} column, got columns {shorten(columns)}; choose one with {flag}, "
             f"or rename one to {keys[0]!r}"
         )
-    return typed[0]
+    return found[0]
+
+
+def pick_label(columns: Iterable[str], features: Any, wanted: Columns) -> str | None:
+    """Return the column of classes as `pick_column` finds it; None where it is not `wanted`, or optional and missing.
+
+    >>> pick_label(["image", "file"], None, Columns(classes="optional")) is None
+    True
+    """
+    columns = list(columns)
+    missing = wanted.label is None and not _find_columns(columns, features, "ClassLabel")
+    if wanted.classes == "none" or (missing and wanted.classes == "optional"):
+        return None
+    try:
+        return pick_column(columns, features, "ClassLabel", wanted.label)
+    except DataError as problem:
+        raise DataError(f"{problem}; {PATCHES}" if missing else str(problem)) from None
+
+
+def _find_columns(columns: Sequence[str], features: Any, kind: str) -> list[str]:
+    """Return the first column of a usual name, else all of a type."""
+    named = [key for key in (IMAGE_KEYS if kind == "Image" else LABEL_KEYS) if key in columns]
+    typed = [key for key in columns if isinstance(features, Mapping) and type(features.get(key)).__name__ == kind]
+    return named[:1] or typed
 
 
 def _check_label(label: Any, name: str) -> int:
@@ -151,14 +222,15 @@ def _check_label(label: Any, name: str) -> int:
     return index
 
 
-def _class_names(dataset: Any, features: Any, columns: Mapping[str, str | None]) -> tuple[str, ...] | None:
+def _name_classes(dataset: Any, features: Any, columns: Columns, labels: Sequence[int]) -> tuple[str, ...]:
+    """Return the names that the data set has, else the numbers up to the largest label."""
     names = _find(dataset, "classes")
     if isinstance(features, Mapping):
-        key = pick_column(features, features, "ClassLabel", columns["ClassLabel"])
+        key = pick_column(features, features, "ClassLabel", columns.label)
         names = getattr(features[key], "names", None)
-    if names is None:
-        return None
-    return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)  # tuples: ImageNet
+    # Those of ImageNet are tuples of words.
+    named = [", ".join(name) if isinstance(name, tuple) else str(name) for name in (() if names is None else names)]
+    return tuple(named or map(str, range(max(labels, default=0) + 1)))
 
 
 def _find(dataset: Any, attribute: str) -> Any:

@@ -1,36 +1,26 @@
 """What a source lists before any image is read, and the reading of what is wanted of it."""
 
-import io
 import math
-import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import Any, TypeVar
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from genaug.data.allocation import MEMORY_LIMIT, check_memory_limit
+from genaug.data.decoding import UnreadableImage
 from genaug.data.labeled import LabeledImages
+from genaug.data.patches import Size, check_unchanged, in_words, place_patches
 from genaug.data.splits import limit_indices, longtail_indices
-from genaug.data.stacking import ImageStack, check_resize
+from genaug.data.stacking import ImageStack, check_size, find_size
 from genaug.errors import DataError, shorten
 from genaug.spec import DataSpec
 
 SHOWN = 10  # skipped images in a warning
 
-
-class UnreadableImage(DataError):
-    """An image that cannot be decoded; `skip_bad` leaves such images out."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(
-            f"{name}: cannot be read as an image ({reason}); repair or remove the file, "
-            "or leave out what cannot be read with --skip-bad (skip_bad=True)"
-        )
-        self.summary = " ".join(f"{name} ({reason})".splitlines())
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,10 +41,17 @@ class ReadOptions:
     seed: int = 0
     skip_bad: bool = False
     memory_limit: float = MEMORY_LIMIT
+    patches: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.resize is not None:
-            object.__setattr__(self, "resize", check_resize(self.resize))
+        for name in ("resize", "patches"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, check_size(getattr(self, name), name=name))
+        if self.resize is not None and self.patches is not None:
+            raise DataError(
+                f"patches and resize exclude each other, got patches {in_words(self.patches)} and resize "
+                f"{in_words(self.resize)}; leave --resize (resize=) out"
+            )
         check_memory_limit(self.memory_limit)
         limit, factor = self.limit_per_class, self.longtail
         if limit is not None and (type(limit) is not int or limit < 1):
@@ -88,47 +85,96 @@ class Listing:
         labels: int64 (N,), class indices.
         class_names: of all classes.
         name: words for an image in messages, by its index.
-        read: gives the image of an index, or raises `UnreadableImage`.
+        read: gives the image of an index (PIL or a tensor), or raises `UnreadableImage`.
+        measure: gives the (height, width) of what `read` gives, or raises `UnreadableImage`; it costs less.
+        skipped: what was left out already, since it cannot be read: name and reason of each image.
     """
 
     labels: Tensor
     class_names: tuple[str, ...]
     name: Callable[[int], str]
-    read: Callable[[int], Image.Image]
+    read: Callable[[int], Any]
+    measure: Callable[[int], Size]
+    skipped: tuple[str, ...] = ()
 
 
 def read_listing(listing: Listing, options: ReadOptions) -> LabeledImages:
-    """Return the images that `options` want of a listing; only these are read.
+    """Return the images that `options` want of a listing, or their patches; only these are read.
 
     Raises:
         DataError: an image that cannot be read (without `skip_bad`, or where it is so with all of them); images of
-            several sizes without `resize`.
+            several sizes without `resize` or `patches`; images that are all smaller than a patch.
     """
-    kept = options.select(listing.labels).tolist()
-    stack = ImageStack(len(kept), resize=options.resize, grayscale=options.grayscale, memory_limit=options.memory_limit)
-    good, skipped = [], []
-    for index in kept:
+    kept = options.select(listing.labels).tolist() if len(listing.labels) else []
+    skipped = list(listing.skipped)
+    total = len(kept) + len(skipped)
+    sizes, count = None, len(kept)
+    if options.patches is not None:
+        sizes = _measure(listing, kept, options, options.patches, skipped)
+        kept = list(sizes)
+        count = sum(len(place_patches(size, options.patches)) for size in sizes.values())
+    stack = ImageStack(
+        count,
+        resize=options.resize,
+        patches=options.patches,
+        grayscale=options.grayscale,
+        memory_limit=options.memory_limit,
+    )
+    good: list[int] = []
+    for index, image in read_each(listing.read, kept, skip_bad=options.skip_bad, skipped=skipped):
+        if sizes is not None:
+            check_unchanged(find_size(image, listing.name(index)), sizes[index], listing.name(index))
+        good += [index] * stack.add(image, listing.name(index))
+    return finish_reading(stack, listing.labels[good], listing.class_names, skipped, total=total)
+
+
+def read_each(
+    read: Callable[[int], T], indices: Iterable[int], *, skip_bad: bool, skipped: list[str]
+) -> Iterator[tuple[int, T]]:
+    """Yield (index, what `read` gives for it); with `skip_bad` what cannot be read is added to `skipped` instead.
+
+    Raises:
+        UnreadableImage: without `skip_bad`, the first one that `read` raises.
+    """
+    for index in indices:
         try:
-            image = listing.read(index)
+            found = read(index)
         except UnreadableImage as problem:
-            if not options.skip_bad:
+            if not skip_bad:
                 raise
             skipped.append(problem.summary)
-            continue
-        stack.add(image, listing.name(index))
-        good.append(index)
-    return finish_reading(stack, listing.labels[good], listing.class_names, skipped)
+        else:
+            yield index, found
+
+
+def _measure(
+    listing: Listing, kept: Sequence[int], options: ReadOptions, patch: Size, skipped: list[str]
+) -> dict[int, Size]:
+    """Return the sizes of the images that hold a patch, by index, and warn of those that do not."""
+    sizes = dict(read_each(listing.measure, kept, skip_bad=options.skip_bad, skipped=skipped))
+    small = [index for index, size in sizes.items() if not place_patches(size, patch)]
+    if small:
+        least = f"a patch of {in_words(patch)} (height x width)"
+        example = f"such as {listing.name(small[0])} of {in_words(sizes[small[0]])}"
+        if len(small) == len(sizes):
+            raise DataError(
+                f"images must be as large as {least}, got {len(small)} smaller ones, {example}, and no other; "
+                "choose smaller patches with --patches (patches=)"
+            )
+        warnings.warn(
+            f"left out {len(small)} of {len(kept)} images, which are smaller than {least}, {example}", stacklevel=4
+        )
+    return {index: size for index, size in sizes.items() if place_patches(size, patch)}
 
 
 def finish_reading(
-    stack: ImageStack, labels: Tensor, class_names: tuple[str, ...], skipped: Sequence[str]
+    stack: ImageStack, labels: Tensor, class_names: tuple[str, ...], skipped: Sequence[str], *, total: int
 ) -> LabeledImages:
-    """Return what was read with its labels (N,), and warn of what was skipped.
+    """Return what was read with its labels (N,), and warn of what was skipped of `total` images.
 
     Raises:
         DataError: no image could be read.
     """
-    total = stack.added + len(skipped)
     if not stack.added:
         raise DataError(f"none of the {total} images can be read; the first one is {skipped[0]}")
     if skipped:
@@ -139,35 +185,3 @@ def finish_reading(
     channels, height, width = images.shape[1:]
     spec = DataSpec(channels=channels, height=height, width=width, class_names=class_names)
     return LabeledImages(images, labels, spec, skipped=tuple(skipped))
-
-
-def decode_image(file: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
-    """Return an image file (a path, or its content) decoded, turned upright as its EXIF orientation says.
-
-    Of an animation it is the first frame.
-
-    Raises:
-        UnreadableImage: a file that is missing, empty, damaged, no image, or too large to be one in earnest.
-    """
-    opened: str | os.PathLike[str] | IO[bytes] = io.BytesIO(file) if isinstance(file, bytes) else file
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(opened) as image:
-                deep = image.mode == "I" and image.format == "PNG"  # how PIL opened 16 bits before "I;16"
-                image.load()
-                return ImageOps.exif_transpose(image.convert("I;16") if deep else image)
-    except Exception as problem:  # decoders of damaged files fail with anything: SyntaxError, struct.error, ...
-        raise UnreadableImage(name, _reason(file, problem)) from problem
-
-
-def _reason(file: str | os.PathLike[str] | bytes, problem: Exception) -> str:
-    try:
-        empty = not file if isinstance(file, bytes) else os.path.getsize(file) == 0
-    except OSError:
-        empty = False
-    if empty:
-        return "the file is empty"
-    if isinstance(problem, OSError) and problem.strerror:
-        return problem.strerror
-    return shorten(str(problem), 300)

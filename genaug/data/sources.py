@@ -15,11 +15,12 @@ from genaug.data.allocation import MEMORY_LIMIT
 from genaug.data.csv_files import list_csv
 from genaug.data.folders import list_folder
 from genaug.data.labeled import LabeledImages
-from genaug.data.mapstyle import from_dataset
+from genaug.data.labels import NO_CLASSES, Classes, Columns, without_classes
+from genaug.data.mapstyle import from_dataset, list_dataset
 from genaug.data.parts import list_names, refuse_parts
-from genaug.data.reading import ReadOptions, read_listing
+from genaug.data.reading import Listing, ReadOptions, read_listing
 from genaug.data.splits import stratified_split
-from genaug.data.tables import Columns, find_parquet, is_saved_table, list_hub, list_parquet, list_saved, list_tables
+from genaug.data.tables import find_parquet, is_saved_table, list_hub, list_parquet, list_saved, list_tables
 from genaug.data.vision import is_vision_name, open_vision, suggest_vision
 from genaug.errors import DataError, shorten
 from genaug.spec import DataSpec
@@ -40,6 +41,7 @@ def load_data(
     root: "str | os.PathLike[str] | None" = None,
     download: bool = False,
     resize: tuple[int, int] | None = None,
+    patches: tuple[int, int] | None = None,
     grayscale: bool = False,
     limit_per_class: int | None = None,
     longtail: float | None = None,
@@ -66,17 +68,29 @@ def load_data(
     as all of them are, else RGB; transparent pixels are laid on white, EXIF orientation is applied, 16-bit gray is
     divided by 257, and of an animation the first frame is taken.
 
+    With `patches` images may be of any size and need no classes. Each patch has the class of its image. Those of the
+    class "image" are all images of a table, list or data set without a column of classes or labels, of a folder (or
+    part) in which image files lie, which are taken together with those in folders below it, and of all data with
+    `label_column="none"`. Folders train, val and test without folders in them are then parts too, where there are no
+    others beside them or `split` names one. An image smaller than a patch is left out; a warning counts such images.
+
     Args:
         data: see above.
         split: the part to load, by default "train" where there are parts; "all" is everything. Data without parts are
             taken whole, and another part is refused for them.
         image_column: column of images (parquet, hub, CSV), by default "image", "img" or the only one of images.
-        label_column: column of classes, by default "label", "labels" or the only one of classes.
+        label_column: column of classes, by default "label", "labels" or the only one of classes; with `patches` "none",
+            also for folders and other data, takes no notice of classes.
         root: folder of a torchvision data set.
         download: let torchvision download into `root` what is not there.
         resize: (height, width) to resize to, bilinear and antialiased.
+        patches: (height, width) of patches to cut each image into, in place of `resize`: the least number that covers
+            it along each side, evenly spread, so that they overlap a little where it is no multiple of theirs
+            (`place_patches`). Sizes are read first: of files from their headers; data sets given as objects are read
+            twice, and may not change the size of an image in between.
         grayscale: make every image gray.
-        limit_per_class: take this many images of each class at most, the first of a shuffle by `seed`.
+        limit_per_class: take this many images of each class at most, the first of a shuffle by `seed`, before they are
+            cut into patches.
         longtail: take a long-tailed subset whose first class is this many times as large as its last one
             (`longtail_indices`, after `limit_per_class`).
         seed: of both choices, which are made before any image is read.
@@ -89,16 +103,21 @@ def load_data(
     Raises:
         DataError: an unknown name; a path, part, column or root that is missing (the message says what there is);
             labels that are missing, negative, not whole, or of mixed kinds; without `skip_bad` a damaged image, named;
-            images of several sizes without `resize`; no room for the images on the disk.
+            images of several sizes without `resize` or `patches`, or all of them smaller than a patch; both of these
+            options; no room for the images on the disk.
 
     >>> data = load_data("digits", split="test", limit_per_class=5)
     >>> data.spec.size, len(data), data.classes[:3]
     ('1x8x8', 50, ['0', '1', '2'])
+    >>> photographs = [torch.zeros(3, 48, 100), torch.zeros(3, 64, 64)]
+    >>> data = load_data(photographs, patches=(32, 32))
+    >>> data.spec.size, len(data), data.classes
+    ('3x32x32', 12, ['image'])
     """
     if split is not None and (not isinstance(split, str) or not split):
         raise DataError(f"split must be the name of a part, such as train, got {shorten(split)}")
-    options = ReadOptions(resize, grayscale, limit_per_class, longtail, seed, skip_bad, memory_limit)
-    columns = (image_column, label_column)
+    options = ReadOptions(resize, grayscale, limit_per_class, longtail, seed, skip_bad, memory_limit, patches)
+    columns = _find_columns(image_column, label_column, options)
     name = data if isinstance(data, str) else ""
     vision = is_vision_name(name)
     if not vision and (root is not None or download):
@@ -107,7 +126,7 @@ def load_data(
             f"{shorten(data)}{suggest_vision(name)}; leave --root and --download out"
         )
     if isinstance(data, LabeledImages):
-        return _load_images(data, options)
+        return _load_images(data, options, columns.classes)
     if name in BUILT_IN:
         if os.path.isdir(name):
             warnings.warn(
@@ -115,15 +134,23 @@ def load_data(
                 f"to mean the folder, pass ./{name}",
                 stacklevel=2,
             )
-        return _load_images(BUILT_IN[name]("train" if split is None else split), options)
+        return _load_images(BUILT_IN[name]("train" if split is None else split), options, columns.classes)
     if vision:
-        return _load_items(open_vision(name, split=split, root=root, download=download), options, (None, None))
+        return _load_items(open_vision(name, split=split, root=root, download=download), options, columns)
     if isinstance(data, (str, os.PathLike)):
         return _load_path(data, split, options, columns)
     if isinstance(data, Mapping) and data and all(hasattr(part, "column_names") for part in data.values()):
         return read_listing(list_tables(data, "the dict of data sets", split=split, columns=columns), options)
     refuse_parts(split, f"data {shorten(data)}")
     return _load_items(data, options, columns)
+
+
+def _find_columns(image: str | None, label: str | None, options: ReadOptions) -> Columns:
+    if options.patches is None:
+        return Columns(image, label)
+    if label == NO_CLASSES:
+        return Columns(image, classes="none")
+    return Columns(image, label, classes="optional")
 
 
 def _load_path(
@@ -146,7 +173,7 @@ def _load_path(
     if not is_folder:
         raise _not_found(data, path, exists=exists)
     _refuse_columns(columns, str(path))
-    return read_listing(list_folder(path, split=split), options)
+    return read_listing(list_folder(path, split=split, classes=columns.classes), options)
 
 
 def _not_found(data: "str | os.PathLike[str]", path: Path, *, exists: bool) -> DataError:
@@ -166,15 +193,18 @@ def _not_found(data: "str | os.PathLike[str]", path: Path, *, exists: bool) -> D
 
 
 def _refuse_columns(columns: Columns, where: str) -> None:
-    given = [name for name, value in zip(("image_column", "label_column"), columns, strict=True) if value is not None]
+    values = {"image_column": columns.image, "label_column": columns.label}
+    given = [name for name, value in values.items() if value is not None]
     if given:
         raise DataError(
             f"{where}: is a folder of images, which has no columns, so {given[0]} cannot be chosen; leave it out"
         )
 
 
-def _load_images(images: LabeledImages, options: ReadOptions) -> LabeledImages:
+def _load_images(images: LabeledImages, options: ReadOptions, classes: Classes) -> LabeledImages:
     """Return what `options` want of labeled images; the images given are not changed."""
+    if options.patches is not None:
+        return read_listing(_list_images(images, classes), options)
     limit = options.memory_limit
     kept = images.subset(options.select(images.labels), memory_limit=limit) if options.selects else images
     same_size = options.resize is None or tuple(kept.images.shape[-2:]) == options.resize
@@ -183,12 +213,28 @@ def _load_images(images: LabeledImages, options: ReadOptions) -> LabeledImages:
     return from_dataset(kept, resize=options.resize, grayscale=options.grayscale, memory_limit=limit)
 
 
+def _list_images(images: LabeledImages, classes: Classes) -> Listing:
+    if not len(images):
+        raise DataError("data must hold at least one image to be cut into patches, got none")
+    labels, names = without_classes(len(images)) if classes == "none" else (images.labels, images.spec.class_names)
+    height, width = images.images.shape[2:]
+    return Listing(
+        labels=labels,
+        class_names=names,
+        name="image {}".format,
+        read=lambda index: images.images[index],
+        measure=lambda index: (height, width),
+    )
+
+
 def _load_items(dataset: Any, options: ReadOptions, columns: Columns) -> LabeledImages:
     """Return what `options` want of a data set whose labels come with its images: all of it is read first."""
+    if options.patches is not None:
+        return read_listing(list_dataset(dataset, columns, skip_bad=options.skip_bad), options)
     whole = from_dataset(
         dataset,
-        image_column=columns[0],
-        label_column=columns[1],
+        image_column=columns.image,
+        label_column=columns.label,
         resize=options.resize,
         grayscale=options.grayscale,
         skip_bad=options.skip_bad,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from genaug.data.allocation import MEMORY_LIMIT, allocate_pixels, check_memory_limit, warn_of_disk
+from genaug.data.patches import Size, place_patches
 from genaug.errors import DataError, shorten
 from genaug.images import check_images, to_uint8
 from genaug.spec import MAX_CHANNELS, MAX_SIDE
@@ -21,22 +22,24 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as in PIL
 
 
 class ImageStack:
-    """A uint8 tensor (N, C, H, W) that is filled image by image; the first one sets the size.
+    """A uint8 tensor (N, C, H, W) that is filled image by image; the first one, or `patches`, sets the size.
 
     PIL images are gray (C = 1) as long as all of them are, and RGB from the first other one on. Gray of 16 bits is
     divided by 257, which maps 65535 to 255. Transparent pixels are laid on white.
 
     Args:
-        count: the most images that will be added.
+        count: the most images that will be added, or patches of them.
         resize: (height, width) to resize each image to, bilinear and antialiased.
+        patches: (height, width) of patches to cut each image into, as `place_patches` tells.
         grayscale: make every image gray, by the weights of ITU-R 601-2.
         memory_limit: GiB of pixels beyond which the tensor is on the disk (`allocate_pixels`).
 
     Raises:
-        DataError: a `resize` that is no pair of sides, or a `memory_limit` that is not above 0.
+        DataError: a `resize` or `patches` that is no pair of sides, or a `memory_limit` that is not above 0.
 
     >>> stack = ImageStack(1)
     >>> stack.add(torch.ones(1, 2, 2), "white")
+    1
     >>> stack.images.flatten().tolist()
     [255, 255, 255, 255]
     """
@@ -45,12 +48,14 @@ class ImageStack:
         self,
         count: int,
         *,
-        resize: tuple[int, int] | None = None,
+        resize: Size | None = None,
+        patches: Size | None = None,
         grayscale: bool = False,
         memory_limit: float = MEMORY_LIMIT,
     ) -> None:
         self.count = count
-        self.resize = None if resize is None else check_resize(resize)
+        self.resize = None if resize is None else check_size(resize, name="resize")
+        self.patches = None if patches is None else check_size(patches, name="patches")
         self.grayscale = grayscale
         self.memory_limit = check_memory_limit(memory_limit)
         self.brightest_deep: int | None = None  # of 65535, in the 16-bit images
@@ -59,8 +64,10 @@ class ImageStack:
         self.from_pil = False
         self.images = torch.empty(0, dtype=torch.uint8)
 
-    def add(self, image: Any, name: str) -> None:
-        """Add a PIL image, or a tensor (C, H, W) of uint8 or of floats in [0, 1]; `name` is for messages.
+    def add(self, image: Any, name: str) -> int:
+        """Add a PIL image, or a tensor (C, H, W) of uint8 or of floats in [0, 1]; return how many images that gives.
+
+        That is one, or the number of its patches; `name` is for messages.
 
         Raises:
             DataError: another type, mode or range; another size or number of channels than the first image has; no room
@@ -68,14 +75,20 @@ class ImageStack:
         """
         is_pil = isinstance(image, Image.Image)
         pixels = self._from_pil(image, name) if is_pil else self._from_tensor(image, name)
+        channels, height, width = pixels.shape
+        cut_height, cut_width = self.patches or (height, width)
         if self.added == 0:
             self.first, self.from_pil = name, is_pil
-            self.images = self._allocate(*pixels.shape)
-        if is_pil and self.from_pil and self.images.shape[1] == 1 and len(pixels) == 3:
+            self.images = self._allocate(channels, cut_height, cut_width)
+        if is_pil and self.from_pil and self.images.shape[1] == 1 and channels == 3:
             self._become_color()
         self._check_shape(pixels, name, grows=is_pil and self.from_pil)
-        self.images[self.added] = pixels  # gray pixels are repeated in each channel
-        self.added += 1
+        places = place_patches((height, width), (cut_height, cut_width))
+        for number, (top, left) in enumerate(places, start=self.added):
+            # Gray pixels are repeated in each channel.
+            self.images[number] = pixels[:, top : top + cut_height, left : left + cut_width]
+        self.added += len(places)
+        return len(places)
 
     def finish(self) -> Tensor:
         """Return the images that were added, a view (N, C, H, W).
@@ -93,7 +106,7 @@ class ImageStack:
 
     def _check_shape(self, pixels: Tensor, name: str, *, grows: bool) -> None:
         expected, got = self.images.shape[1:], pixels.shape
-        if got[1:] != expected[1:]:
+        if self.patches is None and got[1:] != expected[1:]:
             raise DataError(
                 f"images must be of one size, but {self.first} is {expected[1]}x{expected[2]} and {name} is "
                 f"{got[1]}x{got[2]} (height x width); resize them with --resize 32x32 or resize=(32, 32)"
@@ -140,14 +153,7 @@ class ImageStack:
 
     def _from_tensor(self, image: Any, name: str) -> Tensor:
         """Return a public image as uint8 (C, H, W)."""
-        if not isinstance(image, Tensor):
-            raise DataError(
-                f"{name}: the image must be a PIL image or a tensor, got {type(image).__name__}; convert it first, "
-                "for example with torch.as_tensor"
-            )
-        check_images(image, name=f"{name}: the image")
-        if image.ndim != 3 or not 1 <= image.shape[0] <= MAX_CHANNELS or image.numel() == 0:
-            raise DataError(f"{name}: the image must have shape (C, H, W), got {tuple(image.shape)}")
+        _check_tensor(image, name)
         image = image.detach().cpu()
         if self.grayscale and image.shape[0] != 1:
             image = _gray_tensor(image, name)
@@ -156,15 +162,38 @@ class ImageStack:
         return to_uint8(image)
 
 
-def check_resize(resize: Any) -> tuple[int, int]:
-    """Return `resize` as a tuple, or raise a `DataError` where it is not (height, width)."""
-    valid = isinstance(resize, (tuple, list)) and len(resize) == 2
-    if not valid or any(type(side) is not int or not 1 <= side <= MAX_SIDE for side in resize):
+def check_size(size: Any, *, name: str) -> Size:
+    """Return `size` as a tuple, or raise a `DataError` where it is not (height, width); the message calls it `name`."""
+    valid = isinstance(size, (tuple, list)) and len(size) == 2
+    if not valid or any(type(side) is not int or not 1 <= side <= MAX_SIDE for side in size):
         raise DataError(
-            f"resize must be (height, width), two integers from 1 to {MAX_SIDE}, got {shorten(resize)}; "
+            f"{name} must be (height, width), two integers from 1 to {MAX_SIDE}, got {shorten(size)}; "
             "pass for example (32, 32)"
         )
-    return resize[0], resize[1]
+    return size[0], size[1]
+
+
+def find_size(image: Any, name: str) -> Size:
+    """Return (height, width) of a PIL image or a tensor (C, H, W).
+
+    Raises:
+        DataError: another type, shape or range; the message calls the image `name`.
+    """
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    _check_tensor(image, name)
+    return image.shape[1], image.shape[2]
+
+
+def _check_tensor(image: Any, name: str) -> None:
+    if not isinstance(image, Tensor):
+        raise DataError(
+            f"{name}: the image must be a PIL image or a tensor, got {type(image).__name__}; convert it first, "
+            "for example with torch.as_tensor"
+        )
+    check_images(image, name=f"{name}: the image")
+    if image.ndim != 3 or not 1 <= image.shape[0] <= MAX_CHANNELS or image.numel() == 0:
+        raise DataError(f"{name}: the image must have shape (C, H, W), got {tuple(image.shape)}")
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -4,24 +4,21 @@ import glob
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from PIL import Image
-
-from genaug.data.labels import encode_labels, share_class_names
-from genaug.data.mapstyle import pick_column
+from genaug.data.decoding import File, UnreadableImage, decode_image, measure_image
+from genaug.data.labels import Columns, encode_labels, share_class_names, without_classes
+from genaug.data.mapstyle import pick_column, pick_label
 from genaug.data.parts import choose_parts, find_part, group_files, list_names, refuse_parts, warn_of_empty_classes
-from genaug.data.reading import Listing, UnreadableImage, decode_image
+from genaug.data.reading import Listing
 from genaug.errors import DataError, shorten
 
 SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
-
-Columns = tuple[str | None, str | None]  # of images, of labels; None where it is to be found
 
 
 def list_tables(
@@ -29,16 +26,18 @@ def list_tables(
     where: str,
     *,
     split: str | None = None,
-    columns: Columns = (None, None),
+    columns: Columns,
     folders: Mapping[str, Sequence[Path]] | None = None,
 ) -> Listing:
     """Return the images of tables (parts) by name; class names are those of a `ClassLabel`, or of all parts' labels.
+
+    Without a column of classes all images are of the class "image", where `columns` do not need classes.
 
     Args:
         tables: Hugging Face data sets by part; with a single one called "" there are no parts.
         where: words for the tables in messages.
         split: the part, as `choose_parts` takes it.
-        columns: that of images (of the content of their files, or of paths), and that of classes; None finds it.
+        columns: that of images (of the content of their files, or of paths), and that of classes.
         folders: of each part the folder, for each row, that a path in the image column is relative to.
 
     Raises:
@@ -50,8 +49,9 @@ def list_tables(
     else:
         chosen = choose_parts(list(tables), split, where)
     first = tables[chosen[0]]
-    image = _pick(first.column_names, first.features, "Image", columns[0], where)
-    label = _pick(first.column_names, first.features, "ClassLabel", columns[1], where)
+    with _naming(where):
+        image = pick_column(first.column_names, first.features, "Image", columns.image)
+        label = pick_label(first.column_names, first.features, columns)
 
     def place(part: str) -> str:
         return where + (f", part {part}" if part else "")
@@ -60,31 +60,41 @@ def list_tables(
         return f"row {row} of {place(part)}"
 
     for part in chosen:
-        for column in (image, label):
+        for column in filter(None, (image, label)):
             if column not in tables[part].features:
                 raise DataError(
                     f"{place(part)}: must have the column {shorten(column)} as part {chosen[0]} has, got "
                     f"{list_names(tables[part].column_names)}; add it, or choose another part with --split (split=)"
                 )
-    labeled = {part: table for part, table in tables.items() if label in table.features}
-    class_names = share_class_names({place(part): table.features[label] for part, table in labeled.items()})
-    given = {part: list(table.with_format(None)[label]) for part, table in labeled.items()}
-    labels, names = encode_labels(given, chosen, row_name, names=class_names)
+    rows = [(part, row) for part in chosen for row in range(len(tables[part]))]
+    labels, names = without_classes(len(rows))
+    if label is not None:
+        labeled = {part: table for part, table in tables.items() if label in table.features}
+        class_names = share_class_names({place(part): table.features[label] for part, table in labeled.items()})
+        given = {part: list(table.with_format(None)[label]) for part, table in labeled.items()}
+        labels, names = encode_labels(given, chosen, row_name, names=class_names)
     pictures = {part: _undecoded(tables[part], image, where) for part in chosen}
-    rows = [(part, row) for part in chosen for row in range(len(pictures[part]))]
     if len(tables) > 1:
         warn_of_empty_classes(labels, names, place(chosen[0]) if len(chosen) == 1 else where)
 
-    def read(index: int) -> Image.Image:
+    def file(index: int) -> tuple[File, str]:
         part, row = rows[index]
-        return _decode(pictures[part][row][image], row_name(part, row), folders[part][row] if folders else None)
+        return _find_file(pictures[part][row][image], row_name(part, row), folders[part][row] if folders else None)
 
-    return Listing(labels=labels, class_names=names, name=lambda index: row_name(*rows[index]), read=read)
+    return Listing(
+        labels=labels,
+        class_names=names,
+        name=lambda index: row_name(*rows[index]),
+        read=lambda index: decode_image(*file(index)),
+        measure=lambda index: measure_image(*file(index)),
+    )
 
 
-def _pick(names: Iterable[str], features: Any, kind: str, given: str | None, where: str) -> str:
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Put the words for a table before the message of a `DataError`."""
     try:
-        return pick_column(names, features, kind, given)
+        yield
     except DataError as problem:
         raise DataError(f"{where}: {problem}") from None
 
@@ -103,13 +113,14 @@ def _undecoded(table: Any, column: str, where: str) -> Any:
         ) from problem
 
 
-def _decode(cell: Any, name: str, base: Path | None) -> Image.Image:
+def _find_file(cell: Any, name: str, base: Path | None) -> tuple[File, str]:
+    """Return the content or the path of an image, and words for it."""
     content, path = (cell.get("bytes"), cell.get("path")) if cell else (None, None)
     if content is not None:
-        return decode_image(content, name)
+        return content, name
     if path is None:
         raise UnreadableImage(name, "the image is missing (null)")
-    return decode_image(path if base is None else base / path, f"{name} ({path})")
+    return path if base is None else base / path, f"{name} ({path})"
 
 
 def find_parquet(path: Path, *, is_folder: bool, exists: bool) -> dict[str, list[str]]:
@@ -174,7 +185,8 @@ def list_parquet(files: Mapping[str, list[str]], where: str, *, split: str | Non
             folders[part] += [Path(os.path.abspath(file)).parent] * content.num_rows
             features[file] = datasets.Features.from_arrow_schema(content.schema.to_arrow_schema())
         file, first = next(iter(features.items()))
-        label = _pick(first, first, "ClassLabel", columns[1], file)
+        with _naming(file):
+            label = pick_label(first, first, columns)
         # `datasets` would give the types of one file to all, and the class names with them.
         share_class_names({file: types[label] for file, types in features.items() if label in types})
         # Escaped, since `datasets` reads [ and * in names as patterns.

@@ -77,6 +77,27 @@ def test_images_beyond_the_limit_go_to_the_disk(here: Path) -> None:
     assert inspect.signature(train_command).parameters["memory_limit"].default == MEMORY_LIMIT
 
 
+def test_patches_of_images_of_any_size(here: Path) -> None:
+    (here / "photographs").mkdir()
+    for number, size in enumerate([(40, 24), (24, 40), (31, 17), (8, 9)]):
+        picture = Image.fromarray(LEVELS[number]).resize(size)
+        Image.merge("RGB", [picture] * 3).save(here / "photographs" / f"{number}.png")
+    result = train("--data", "photographs", "--patches", "16x12", "--grayscale")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("warning: left out 1 of 4 images, which are smaller than a patch of 16x12 ")
+    assert (spec(here)["channels"], spec(here)["height"], spec(here)["width"]) == (1, 16, 12)
+    assert list(spec(here)["class_names"]) == ["image"]
+    dry = CliRunner().invoke(app, ["train", "tiny.yaml", "--data", "photographs", "--patches", "16x12", "--dry-run"])
+    assert f"{2 * 4 + 3 * 2 + 2 * 3} images 3x16x12" in dry.stderr
+
+
+def test_classes_of_patches_are_kept_or_not_looked_at(here: Path) -> None:
+    for options, classes in (([], ["cat", "dog"]), (["--label-column", "none", "--overwrite"], ["image"])):
+        result = train("--data", "my photos", "--patches", "8x8", *options)
+        assert result.exit_code == 0, result.output
+        assert list(spec(here)["class_names"]) == classes
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -89,6 +110,13 @@ def test_images_beyond_the_limit_go_to_the_disk(here: Path) -> None:
         (["my photos", "--limit-per-class", "0"], "limit_per_class must be an integer of at least 1"),
         (["my photos", "--longtail", "0"], "longtail"),
         (["my photos", "--memory-limit", "0"], "memory_limit (GiB of pixels) must be a number above 0, got 0.0"),
+        (["my photos", "--patches", "32"], "patches: must be HEIGHTxWIDTH such as 32x32, got '32'"),
+        (["my photos", "--patches", "8x8", "--resize", "8x8"], "patches and resize exclude each other"),
+        (
+            ["my photos", "--patches", "9x8"],
+            "images must be as large as a patch of 9x8 (height x width), got 24 smaller",
+        ),
+        (["my photos/train/cat"], "data without classes can be cut for a denoiser with --patches 96x96 (patches=)"),
         (["my photos", "--download"], "root and download are for data sets of torchvision"),
     ],
 )
