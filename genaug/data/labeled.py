@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genaug.data.allocation import MEMORY_LIMIT, allocate_pixels, check_memory_limit, warn_of_disk
+from genaug.data.splits import stratified_split
 from genaug.errors import DataError
 from genaug.spec import DataSpec
 
@@ -24,10 +25,11 @@ class LabeledImages:
         labels: int64 (N,), class indices.
         spec: channels, height, width and class names.
         skipped: what could not be read when these were loaded with `skip_bad`: name and reason of each image.
+        origins: int64 (N,), a number of the image that each is a patch of; None where each is an image of its own.
 
     Raises:
-        DataError: images that are not uint8 (N, C, H, W), or that do not fit `spec`; labels of another number or
-            out of range; a `spec` without class names.
+        DataError: images that are not uint8 (N, C, H, W), or that do not fit `spec`; labels or origins of another
+            number, labels out of range; a `spec` without class names.
 
     >>> spec = DataSpec(channels=1, height=8, width=8, class_names=("a", "b"))
     >>> data = LabeledImages(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), spec)
@@ -39,6 +41,7 @@ class LabeledImages:
     labels: Tensor
     spec: DataSpec
     skipped: tuple[str, ...] = ()
+    origins: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.spec.check_images(self.images)
@@ -48,6 +51,8 @@ class LabeledImages:
         if not self.spec.class_names:
             raise DataError("spec must have class names, got none; pass DataSpec(..., class_names=(...))")
         self.spec.check_labels(self.labels, count=len(self.images))
+        if self.origins is not None and self.origins.shape != self.labels.shape:
+            raise DataError(f"origins must be one for each of {len(self)} images, got {tuple(self.origins.shape)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,7 +110,28 @@ class LabeledImages:
             warn_of_disk(images, limit)
         else:
             images = self.images[index]
-        return LabeledImages(images, self.labels[index], self.spec)
+        origins = None if self.origins is None else self.origins[index]
+        return LabeledImages(images, self.labels[index], self.spec, origins=origins)
+
+    def split(self, fraction: float, *, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the indices that are kept and those held out, as `stratified_split`; patches of an image together.
+
+        Raises:
+            DataError: a fraction that is not between 0 and 1.
+
+        >>> spec = DataSpec(channels=1, class_names=("a",))
+        >>> patches = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        >>> data = LabeledImages(patches, torch.tensor([0, 0, 0, 0]), spec, origins=torch.tensor([5, 5, 7, 7]))
+        >>> [rows.tolist() for rows in data.split(0.5, seed=0)]
+        [[2, 3], [0, 1]]
+        """
+        if self.origins is None:
+            return stratified_split(self.labels, fraction=fraction, seed=seed)
+        _, place = self.origins.unique(return_inverse=True)
+        labels = torch.zeros(int(place.max()) + 1, dtype=torch.int64).scatter_(0, place, self.labels)
+        _, held_out = stratified_split(labels, fraction=fraction, seed=seed)
+        chosen = torch.isin(place, held_out)
+        return torch.nonzero(~chosen).flatten(), torch.nonzero(chosen).flatten()
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of shape, class names, labels and images as hexadecimal digits.

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -125,7 +125,8 @@ def read_listing(listing: Listing, options: ReadOptions) -> LabeledImages:
         if sizes is not None:
             check_unchanged(find_size(image, listing.name(index)), sizes[index], listing.name(index))
         good += [index] * stack.add(image, listing.name(index))
-    return finish_reading(stack, listing.labels[good], listing.class_names, skipped, total=total)
+    images = finish_reading(stack, listing.labels[good], listing.class_names, skipped, total=total)
+    return images if sizes is None else replace(images, origins=torch.tensor(good))
 
 
 def read_each(

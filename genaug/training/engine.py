@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 
-from genaug.data import LabeledImages, load_data, stratified_split
+from genaug.data import LabeledImages, load_data
 from genaug.data.check import check_data
 from genaug.devices import choose_precision
 from genaug.errors import DataWarning, TrainingError
@@ -104,7 +104,7 @@ def train(
     images = load_data(data)
     for message in check_data(images).warnings:
         warnings.warn(message, DataWarning, stacklevel=2)
-    kept, held_out = _split(images.labels, recipe)
+    kept, held_out = _split(images, recipe)
     processes = Processes(device)
     begin = find_start(start or recipe.training.start)
     state = _build(recipe, images, kept, processes.device, begin)
@@ -133,12 +133,12 @@ def train(
     return TrainingResult(model, output / MODEL, output, state.step, model.scores, metrics)
 
 
-def _split(labels: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def _split(images: LabeledImages, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Return the rows to train on, and those held out."""
     fraction = recipe.training.validation_fraction
     if fraction == 0:
-        return torch.arange(len(labels)), torch.arange(0)
-    return stratified_split(labels, fraction=fraction, seed=recipe.seed)
+        return torch.arange(len(images)), torch.arange(0)
+    return images.split(fraction, seed=recipe.seed)
 
 
 def _build(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genaug.bank import SampleBank
 from genaug.bank.files import PROVENANCE
-from genaug.data import LabeledImages, load_data, stratified_split
+from genaug.data import LabeledImages, load_data
 from genaug.errors import DataWarning, GenaugError, shorten
 from genaug.storage import expand
 from genaug.zoo import is_path, load
@@ -33,7 +33,7 @@ class TrainingPart:
 
     def split(self, fraction: float) -> tuple[Tensor, Tensor]:
         """Return the rows that training with this `validation_fraction` keeps, and those that it holds out."""
-        return stratified_split(self.images.labels, fraction=fraction, seed=self.seed)
+        return self.images.split(fraction, seed=self.seed)
 
 
 def load_training_part(source: Any, *, data: Any, seed: int = 0, **options: Any) -> TrainingPart:

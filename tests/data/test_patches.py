@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 from torchvision.datasets import ImageFolder
 
+import genaug
 from genaug.data import LabeledImages, from_dataset, load_data
 from genaug.data.decoding import decode_image, measure_image
 from genaug.data.patches import place_patches
@@ -405,3 +406,35 @@ class TestMeasuring:
     def test_16_bits(self, tmp_path: Path) -> None:
         Image.fromarray(np.zeros((20, 30), dtype=np.uint16)).save(tmp_path / "1.png")
         assert measure_image(tmp_path / "1.png", "1") == (20, 30)
+
+
+# --- patches of one image stay together
+
+
+def test_patches_know_their_image_and_are_split_with_it(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        Image.fromarray(rng.integers(0, 256, (20, 30), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    data = load_data(tmp_path, patches=(10, 10))
+    assert data.origins.tolist() == [number for number in range(10) for _ in range(6)]
+    kept, held_out = data.split(0.3, seed=0)
+    assert sorted([*kept.tolist(), *held_out.tolist()]) == list(range(60))
+    assert len(set(data.origins[held_out].tolist())) == 3
+    assert not set(data.origins[kept].tolist()) & set(data.origins[held_out].tolist())
+    assert torch.equal(data.subset(held_out).origins, data.origins[held_out])
+    assert load_data("digits").origins is None
+
+
+def test_training_holds_whole_images_out(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(5):
+        Image.fromarray(rng.integers(0, 256, (16, 24), dtype=np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+    recipe = {
+        "family": "denoiser",
+        "model": {"width": 4, "levels": 1, "blocks": 1, "crop": 8},
+        "training": {"steps": 2, "batch_size": 4, "validation_fraction": 0.2},
+    }
+    data = load_data(tmp_path / "photos", patches=(8, 8))
+    result = genaug.train(recipe, data=data, output=tmp_path / "run", progress=False)
+    assert result.scores["held_out_images"] == 6
