@@ -1,7 +1,7 @@
 """Value ranges of images: the only place where they change.
 
 Public images follow torchvision v2: the dtype implies the range, uint8 in [0, 255] or floating point in [0, 1].
-Models work in [-1, 1].
+Models work in [-1, 1]. Images of 16 bits, uint16 in [0, 65535], become floats where they come in.
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genaug.errors import DataError
 
+LEVELS = {torch.uint8: 255, torch.uint16: 65535}  # the highest one, which is white
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -43,12 +44,12 @@ def check_images(images: Tensor, *, name: str = "images", rounded: bool = False)
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Return images as float in [0, 1]: uint8 becomes float32, floats are returned as they are.
+    """Return images as float in [0, 1]: uint8 and uint16 become float32, floats are returned as they are.
 
     >>> to_float(torch.tensor([[[0, 255]]], dtype=torch.uint8))
     tensor([[[0., 1.]]])
     """
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
+    return images.float().div_(LEVELS[images.dtype]) if images.dtype in LEVELS else images
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -88,5 +89,8 @@ def cast_like(images: Tensor, like: Tensor) -> Tensor:
     >>> cast_like(torch.ones(1, 1, 1), torch.zeros(1, 1, 1, dtype=torch.uint8))
     tensor([[[255]]], dtype=torch.uint8)
     """
-    converted = to_uint8(images) if like.dtype == torch.uint8 else to_float(images).to(like.dtype)
-    return converted.to(like.device)
+    if like.dtype == torch.uint16:
+        converted = to_float(images).float().mul(LEVELS[like.dtype]).round_().clamp_(0, LEVELS[like.dtype])
+    else:
+        converted = to_uint8(images) if like.dtype == torch.uint8 else to_float(images)
+    return converted.to(like.dtype).to(like.device)

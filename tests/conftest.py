@@ -24,7 +24,7 @@ import rich.style  # noqa: F401 (draws from `random` when it is imported, which 
 import torch
 
 from genaug import DataSpec
-from genaug.models import VAE, VAEConfig
+from genaug.models import VAE, Denoiser, DenoiserConfig, Model, VAEConfig
 
 FIGURES = pytest.StashKey[list[str]]()
 
@@ -107,6 +107,23 @@ def gray() -> VAE:
 def color() -> VAE:
     """A VAE of color images 3x12x10 in three classes."""
     return make_vae(DataSpec(3, 12, 10, ("a", "b", "c")))
+
+
+def make_denoiser(channels: int) -> Denoiser:
+    """A tiny denoiser with random weights, which change every image; the same one at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Denoiser(DataSpec(channels=channels), DenoiserConfig(width=4, levels=2, blocks=1))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def models(gray: VAE, color: VAE) -> dict[tuple[str, int], Model]:
+    """Tiny models by family and number of channels."""
+    vaes = {("vae", 1): gray, ("vae", 3): color}
+    return vaes | {("denoiser", channels): make_denoiser(channels) for channels in (1, 3)}
 
 
 @pytest.fixture

@@ -43,6 +43,10 @@ def floats(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(shape, generator=seeded(1)).to(dtype)
 
 
+def deep_levels(*shape: int) -> Tensor:
+    return torch.randint(0, 65536, shape, generator=seeded(1)).to(torch.uint16)
+
+
 def to_pil(pixels: Tensor) -> PIL.Image.Image:
     array = pixels.numpy()
     return PIL.Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
@@ -53,12 +57,13 @@ def to_array(pixels: Tensor) -> np.ndarray:
 
 
 def content(image: Any) -> Tensor:
-    """A copy of what an image holds: (..., C, H, W), or for an array of two axes (1, H, W)."""
+    """A copy of what an image holds: (..., C, H, W), or for an array of two axes (1, H, W); 16 bits as int32."""
     if isinstance(image, PIL.Image.Image):
         image = np.array(image)
     if isinstance(image, np.ndarray):
-        return torch.from_numpy(image[None].copy() if image.ndim == 2 else np.moveaxis(image, -1, -3).copy())
-    return image.as_subclass(Tensor).clone()
+        image = torch.from_numpy(image[None].copy() if image.ndim == 2 else np.moveaxis(image, -1, -3).copy())
+    pixels = image.as_subclass(Tensor).clone()
+    return pixels.int() if pixels.dtype == torch.uint16 else pixels
 
 
 def changed_rows(before: Tensor, after: Tensor) -> Tensor:
@@ -68,11 +73,14 @@ def changed_rows(before: Tensor, after: Tensor) -> Tensor:
 # What an image may be: name -> (channels, how to make it). 1x8x8 where gray, 3x12x10 where color.
 PIL_IMAGES: dict[str, Callable[[], Any]] = {
     "pil L": lambda: to_pil(levels(1, 8, 8)),
+    "pil I;16": lambda: to_pil(deep_levels(1, 8, 8)),
     "pil RGB": lambda: to_pil(levels(3, 12, 10)),
 }
 SINGLE_TENSORS: dict[str, Callable[[], Any]] = {
     "uint8": lambda: levels(1, 8, 8),
     "uint8 color": lambda: levels(3, 12, 10),
+    "uint16": lambda: deep_levels(1, 8, 8),
+    "uint16 color": lambda: deep_levels(3, 12, 10),
     "float32": lambda: floats(1, 8, 8),
     "float64": lambda: floats(1, 8, 8, dtype=torch.float64),
     "float16": lambda: floats(1, 8, 8, dtype=torch.float16),
@@ -126,7 +134,7 @@ class Form:
     `build(model, p)` makes the transform; `run(transform, image)` returns the changed image; `seed(transform, number)`
     sets the generator of the host library, which is `draws`: "torch" (the global one) or "own". `each` gives the result
     of a batch and those of its images one by one, with the same random numbers; None where a call takes one image, or
-    where images depend on each other.
+    where images depend on each other. `family` is that of the models that it works with.
     """
 
     cls: type
@@ -138,6 +146,7 @@ class Form:
     p_0_is_same: bool = True
     each: Callable[[Any, Any], tuple[Tensor, Tensor]] | None = None
     model_of: Callable[[Any, Any], Any] = lambda transform, model: model  # the one that computes, of that in `build`
+    family: str = "vae"
 
 
 def seed_torch(transform: Any, number: int) -> None:
@@ -175,12 +184,22 @@ def _torchvision_forms() -> list[Form]:
         Form(cls, lambda model, p, cls=cls: cls(model, p=p), per_image, run, seed, each=torchvision_each)
         for cls in (transforms.LatentJitter, transforms.Reconstruct)
     ]
+    denoise = Form(
+        transforms.Denoise,
+        lambda model, p: transforms.Denoise(model, p=p),
+        per_image,
+        run,
+        seed,
+        each=torchvision_each,
+        family="denoiser",
+    )
 
     def on_batch(transform: Any, images: Tensor) -> Any:
         return transform(images, make_labels(images))[0]
 
     return [
         *forms,
+        denoise,
         Form(transforms.LatentMix, lambda model, p: transforms.LatentMix(model, p=p), BATCHES, on_batch, seed),
         Form(
             transforms.ReplaceWithSynthetic,
@@ -206,8 +225,9 @@ def _albumentations_forms() -> list[Form]:
             lambda pipeline, number: pipeline.set_random_seed(number),
             draws="own",
             p_0_is_same=not hasattr(A, "SampledParams"),  # albumentationsx copies what is not contiguous
+            family=family,
         )
-        for cls in (adapter.LatentJitter, adapter.Reconstruct)
+        for cls, family in ((adapter.LatentJitter, "vae"), (adapter.Reconstruct, "vae"), (adapter.Denoise, "denoiser"))
     ]
 
 
@@ -236,8 +256,9 @@ def _kornia_forms() -> list[Form]:
             seed_torch,
             p_0_is_same=False,  # kornia hands out a copy
             each=kornia_each,
+            family=family,
         )
-        for cls in (adapter.LatentJitter, adapter.Reconstruct)
+        for cls, family in ((adapter.LatentJitter, "vae"), (adapter.Reconstruct, "vae"), (adapter.Denoise, "denoiser"))
     ]
 
 
@@ -304,6 +325,7 @@ def check_p_1(form: Form, model: Any, kind: str) -> None:
     with only_draws(form.draws):
         result = form.run(transform, image)
     assert type(result) is type(image)
+    assert getattr(result, "dtype", None) == getattr(image, "dtype", None)
     assert torch.equal(content(image), before)
     assert getattr(image, "_version", 0) == version  # not even changed and changed back
     after = content(result)
@@ -388,7 +410,8 @@ def only_draws(host: str) -> Any:
 def rows_through(model: Any) -> Any:
     """Count the images that are decoded, as all that comes out of a model is."""
     rows: list[int] = []
-    hook = model.decoder.to_images.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+    last = model.network if model.family == "denoiser" else model.decoder.to_images
+    hook = last.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
     try:
         yield rows
     finally:

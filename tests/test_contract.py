@@ -37,25 +37,26 @@ def test_every_exported_transform_is_under_the_contract():
 
 
 @pytest.mark.parametrize(("form", "kind"), CASES, ids=[f"{name(form)}-{kind}" for form, kind in CASES])
-def test_contract(form, kind, gray, color):
+def test_contract(form, kind, models):
     channels = content(form.kinds[kind]()).shape[-3]
-    check_transform(form, color if channels == 3 else gray, kind)
+    check_transform(form, models[form.family, channels], kind)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("model_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("form", [form for form in FORMS if FLOAT_BATCHES.keys() & form.kinds], ids=name)
-def test_images_on_a_gpu_come_back_there(form, model_on, gray):
+def test_images_on_a_gpu_come_back_there(form, model_on, models):
     import copy
 
-    model = copy.deepcopy(gray).to(model_on)
+    given = models[form.family, 1]
+    model = copy.deepcopy(given).to(model_on)
     images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     transform = form.build(model, 1.0)
     form.seed(transform, 5)
     result = form.run(transform, images.cuda())
     assert result.device.type == "cuda"
     form.seed(transform, 5)
-    expected = form.run(form.build(gray, 1.0), images)
+    expected = form.run(form.build(given, 1.0), images)
     torch.testing.assert_close(result.cpu(), expected, atol=2 * ONE_LEVEL, rtol=0)
 
 

@@ -1,5 +1,6 @@
 """Transforms for albumentations 2.0.8, and for albumentationsx from 2.4: whichever of the two is installed."""
 
+import inspect
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from genaug.errors import DataError, GenaugError, check_share, shorten
 from genaug.images import cast_like
 from genaug.models import Model
 from genaug.seeding import derive_seed
-from genaug.transforms.operations import Channels, Operation, Vary
+from genaug.transforms.operations import Channels, Operation, Restore, Vary
 
 try:
     import albumentations as A
@@ -27,7 +28,7 @@ try:
 except ImportError:
     SampledParams = None  # before albumentationsx 2.4, which has parameters drawn in another method
 
-__all__ = ["LatentJitter", "ModelTransform", "Reconstruct"]
+__all__ = ["Denoise", "LatentJitter", "ModelTransform", "Reconstruct"]
 
 SEED_BITS = 53  # as many as every reader of JSON keeps
 
@@ -96,6 +97,11 @@ class ModelTransform(A.ImageOnlyTransform):  # type: ignore[misc]
         self.model = operation.reference.id or UnsavedModel(operation.reference.get())
         self.sha256 = operation.reference.sha256
         self.label_key, self.resize, self.channels = label_key, operation.resize, operation.channels
+
+    def get_transform_init_args_names(self) -> tuple[str, ...]:
+        """Return the names of the arguments of this very class: albumentations would add those of its bases."""
+        names = set(inspect.signature(type(self).__init__).parameters)
+        return tuple(sorted(names - {"self", "p"}))
 
     @property
     def targets_as_params(self) -> list[str]:
@@ -255,3 +261,42 @@ class Reconstruct(ModelTransform):
     ) -> None:
         operation = Vary(_unwrap(model), strength=0.0, resize=resize, channels=channels, sha256=sha256)
         super().__init__(operation, p=p, label_key=label_key)
+
+
+class Denoise(ModelTransform):
+    """Takes the noise off images of any size (the model's `restore`); see `genaug.transforms.Denoise`.
+
+    Args:
+        model: a model with `restore`, or what `genaug.load` takes.
+        noise_level: standard deviation of the noise on the [0, 1] scale, where it is known; else it is estimated.
+        strength: share of the restored image in the result, from 0 to 1.
+        p: probability of restoring the images of a call.
+        channels: "convert" takes color images for a gray model, channel by channel, and gray ones for a color model.
+        sha256: hash that the weights must have; filled in where the transform is serialized.
+
+    Raises:
+        GenaugError: `noise_level`, `strength` or `p` outside [0, 1], a model that cannot restore images.
+        CheckpointError: a model that cannot be found, or whose weights have another hash.
+
+    >>> from genaug import DataSpec
+    >>> from genaug.models import Denoiser, DenoiserConfig
+    >>> model = Denoiser(DataSpec(channels=1), DenoiserConfig(width=4, levels=2, blocks=1))
+    >>> Denoise(model)(image=np.zeros((9, 30), dtype=np.uint8))["image"].shape
+    (9, 30)
+    """
+
+    def __init__(
+        self,
+        model: Model | UnsavedModel | str | Path,
+        *,
+        noise_level: float | None = None,
+        strength: float = 1.0,
+        p: float = 1.0,
+        channels: Channels = "match",
+        sha256: str | None = None,
+    ) -> None:
+        operation = Restore(
+            _unwrap(model), noise_level=noise_level, strength=strength, channels=channels, sha256=sha256
+        )
+        super().__init__(operation, p=p)
+        self.noise_level, self.strength = operation.noise_level, operation.strength

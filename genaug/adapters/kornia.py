@@ -10,14 +10,14 @@ from genaug.devices import settle_in_fork
 from genaug.errors import DataError, check_share
 from genaug.images import cast_like
 from genaug.models import Model
-from genaug.transforms.operations import Channels, Operation, Vary
+from genaug.transforms.operations import Channels, Operation, Restore, Vary
 
 try:
     from kornia.augmentation import IntensityAugmentationBase2D
 except ImportError as problem:
     raise ImportError(f"genaug.adapters.kornia needs kornia ({problem}); install genaug[kornia]") from problem
 
-__all__ = ["LatentJitter", "ModelAugmentation", "Reconstruct"]
+__all__ = ["Denoise", "LatentJitter", "ModelAugmentation", "Reconstruct"]
 
 
 class ModelAugmentation(IntensityAugmentationBase2D):  # type: ignore[misc, unused-ignore]
@@ -202,3 +202,45 @@ class Reconstruct(ModelAugmentation):
     ) -> None:
         operation = Vary(model, strength=0.0, resize=resize, channels=channels)
         super().__init__(operation, p=p, same_on_batch=same_on_batch, keepdim=keepdim)
+
+
+class Denoise(ModelAugmentation):
+    """Takes the noise off images of any size (the model's `restore`); see `genaug.transforms.Denoise`.
+
+    Floats may leave [0, 1], as those with noise do; restored ones do not, at the full strength. So it can stand behind
+    `RandomGaussianNoise`.
+
+    Args:
+        model: a model with `restore`, or what `genaug.load` takes.
+        noise_level: standard deviation of the noise on the [0, 1] scale, where it is known; else it is estimated.
+        strength: share of the restored image in the result, from 0 to 1.
+        p: probability of restoring an image, for each image of a batch on its own.
+        same_on_batch: change all images of a batch or none.
+        keepdim: return (C, H, W) for (C, H, W), not (1, C, H, W).
+        channels: "convert" takes color images for a gray model, channel by channel, and gray ones for a color model.
+
+    Raises:
+        GenaugError: `noise_level`, `strength` or `p` outside [0, 1], a model that cannot restore images.
+        CheckpointError: a model that cannot be found.
+
+    >>> from genaug import DataSpec
+    >>> from genaug.models import Denoiser, DenoiserConfig
+    >>> model = Denoiser(DataSpec(channels=1), DenoiserConfig(width=4, levels=2, blocks=1))
+    >>> Denoise(model)(torch.rand(2, 1, 9, 30)).shape
+    torch.Size([2, 1, 9, 30])
+    """
+
+    def __init__(
+        self,
+        model: Model | str | Path,
+        *,
+        noise_level: float | None = None,
+        strength: float = 1.0,
+        p: float = 1.0,
+        same_on_batch: bool = False,
+        keepdim: bool = False,
+        channels: Channels = "match",
+    ) -> None:
+        operation = Restore(model, noise_level=noise_level, strength=strength, channels=channels)
+        super().__init__(operation, p=p, same_on_batch=same_on_batch, keepdim=keepdim)
+        self.noise_level, self.strength = operation.noise_level, operation.strength

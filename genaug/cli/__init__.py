@@ -4,6 +4,7 @@ import typer
 
 from genaug.cli.bench import bench_command
 from genaug.cli.demo import demo_command
+from genaug.cli.denoise import denoise_command
 from genaug.cli.evaluate import evaluate_app
 from genaug.cli.models import models_command
 from genaug.cli.preview import preview_command
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("demo")(demo_command)
 app.command("train")(train_command)
 app.command("sample")(sample_command)
+app.command("denoise")(denoise_command)
 app.add_typer(evaluate_app, name="evaluate")
 app.command("preview")(preview_command)
 app.command("models")(models_command)

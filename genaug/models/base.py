@@ -24,6 +24,7 @@ class ParameterGroup:
     betas: tuple[float, float] = (0.9, 0.999)
 
 
+MAX_PICTURE_CLASSES = 32
 METHODS = ("sample", "encode", "decode", "vary", "restore")
 
 
@@ -109,6 +110,20 @@ class Model(SavedModel):
             rows: int64 (M,), which of them to use; all of them without it.
         """
 
+    def illustrate(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Return pictures (M, C, H, W), float in [0, 1], that show what the model does, as they stand in rows.
+
+        By default rows of samples, one for each class (for the first 32), as many in a row as there are images.
+
+        Args:
+            images: some public images (N, C, H, W), held-out ones where there are any.
+            labels: theirs, int64 (N,).
+            generator: of what is drawn.
+        """
+        classes = min(max(self.spec.num_classes, 1), MAX_PICTURE_CLASSES)
+        rows = torch.arange(classes).repeat_interleave(len(images))
+        return self.sample(rows, generator=generator)
+
     def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
         """Return scores on held-out images as plain numbers; by default none. Arguments as in `fit_after_training`."""
         return {}
@@ -143,3 +158,31 @@ def require(model: object, method: str) -> Callable[..., Any]:
         name = getattr(model, "family", type(model).__name__)
         raise GenaugError(f"{method}: {name} cannot do this; it can: {known}")
     return bound  # type: ignore[no-any-return]
+
+
+def check_noisy(images: Tensor, spec: DataSpec) -> None:
+    """Check images (N, C, H, W) as a `restore` takes them: uint8, or finite floats that noise may lead out of [0, 1].
+
+    Raises:
+        DataError: images of another kind, or that do not fit `spec`.
+
+    >>> check_noisy(torch.full((2, 1, 8, 8), -0.5), DataSpec(channels=1))
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise DataError(f"images must be a tensor of shape (N, C, H, W), got {got}")
+    if images.is_floating_point() and not images.isfinite().all():
+        raise DataError("images must be finite, got NaN or infinite values; repair them first")
+    spec.check_images(images.clamp(0, 1) if images.is_floating_point() else images)
+
+
+def check_latents(latents: Tensor, size: int) -> None:
+    """Check that latents are finite numbers (N, `size`).
+
+    Raises:
+        GenaugError: another shape, NaN or infinite values.
+    """
+    if latents.ndim != 2 or latents.shape[1] != size:
+        raise GenaugError(f"latents must have shape (N, {size}), got {tuple(latents.shape)}")
+    if not latents.isfinite().all():
+        raise GenaugError("latents must be finite, got NaN or infinite values")

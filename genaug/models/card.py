@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def make_card(model: SavedModel) -> str:
     """Return a model card: what the model is, how to use it, what it was trained on, and what was measured."""
-    names = ", ".join(model.spec.class_names) or "none"
+    classes = f" of {model.spec.num_classes} classes" if model.spec.num_classes else ""
     recipe = json.dumps(model.recipe, indent=2) if model.recipe else "not recorded"
     scores = "\n".join(f"| {name} | {value} |" for name, value in model.scores.items() if not isinstance(value, dict))
     table = f"| score | value |\n|---|---|\n{scores}" if scores else "Not measured."
@@ -20,12 +20,12 @@ def make_card(model: SavedModel) -> str:
 library_name: genaug
 tags: [genaug, {model.family}, data-augmentation, safetensors]
 ---
-# {model.family} for {model.spec.size} images of {model.spec.num_classes} classes
+# {model.family} for {model.spec.size} images{classes}
 
-A conditional generative model for data augmentation, trained with genaug.
+{model.purpose}, trained with genaug.
 
 - Image format (channels x height x width): {model.spec.size}
-- Classes: {names}
+- Classes: {", ".join(model.spec.class_names) or "none"}
 - Parameters: {sum(p.numel() for p in model.parameters()):,}
 
 ## Use
@@ -34,14 +34,14 @@ A conditional generative model for data augmentation, trained with genaug.
 import genaug
 
 model = genaug.load("path/to/this/directory")
-images = model.sample(labels)  # labels: int64 (N,) -> float images (N, C, H, W) in [0, 1]
+{model.usage}
 ```
 
 ## Scores
 
 {table}
 
-Samples that look right do not have to help a classifier: measure it on held-out real images.
+{model.caution}
 
 ## Recipe
 

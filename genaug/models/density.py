@@ -104,20 +104,28 @@ class LatentDensity(nn.Module):
             scaled[rows] = (noise[rows] @ factor).to(scaled.dtype)  # of fewer bits under autocast
         return scaled
 
+    def log_density(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Return log p(z|y) (N,) in nats of latents (N, D) of the classes `labels` (N,), null class included."""
+        normalizer = 0.5 * latents.shape[1] * math.log(2 * math.pi)
+        return self._score(latents, labels).logsumexp(1) - normalizer
+
     def _likeliest(self, latents: Tensor, labels: Tensor) -> Tensor:
-        if self.components == 1:
-            return torch.zeros_like(labels)
+        found = self.weights.argmax(1)[labels]
+        several = ((self.weights > 0).sum(1) > 1)[labels]  # classes of few images have one Gaussian
+        if several.any():
+            found[several] = self._score(latents[several], labels[several]).argmax(1)
+        return found
+
+    def _score(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Return log w_k N(z; m_k, L_k L_k^T) (N, K) of the Gaussians of a class, but for the constant all have."""
         score = latents.new_empty(len(latents), self.components)
         for label in labels.unique().tolist():
             rows = labels == label
-            if int((self.weights[label] > 0).sum()) == 1:  # as for classes of few images
-                score[rows] = self.weights[label]
-                continue
             centered = (latents[rows] - self.means[label].unsqueeze(1)).mT  # (K, D, n)
             distance = torch.linalg.solve_triangular(self.scales[label], centered, upper=False).square().sum(1).T
             log_det = self.scales[label].diagonal(dim1=-2, dim2=-1).log().sum(-1)
             score[rows] = self.weights[label].log() - distance / 2 - log_det
-        return score.argmax(1)
+        return score
 
 
 def _covariance(mu: np.ndarray, var: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:

@@ -68,8 +68,9 @@ class Upsample(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return the image of twice the size, cut to `size`."""
         count, _, height, width = x.shape
-        pixels = super().forward(x).permute(0, 2, 3, 1).reshape(count, height, width, 2, 2, -1)
-        image = pixels.transpose(2, 3).reshape(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+        channels = self.out_channels // 4
+        pixels = super().forward(x).permute(0, 2, 3, 1).reshape(count, height, width, 2, 2, channels)
+        image = pixels.transpose(2, 3).reshape(count, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
         return image[..., : self.size[0], : self.size[1]]
 
 

@@ -90,3 +90,9 @@ def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None, devi
     """Return numbers uniform in [0, 1) drawn where `generator` lives (the CPU without one), moved to `device`."""
     source = "cpu" if generator is None else generator.device
     return torch.rand(shape, generator=generator, device=source, dtype=torch.float32).to(device)
+
+
+def draw_seeds(count: int, generator: torch.Generator | None) -> Tensor:
+    """Return seeds (N,), int64 on the CPU, drawn where `generator` lives (the CPU without one)."""
+    source = "cpu" if generator is None else generator.device
+    return torch.randint(2**62, (count,), generator=generator, device=source).cpu()

@@ -27,6 +27,13 @@ class SavedModel(nn.Module, ModelHubMixin):
     family: ClassVar[str]
     config_class: ClassVar[type[Any]]
 
+    # for the model card
+    purpose: ClassVar[str] = "A conditional generative model for data augmentation"
+    usage: ClassVar[str] = "images = model.sample(labels)  # labels: int64 (N,) -> float images (N, C, H, W) in [0, 1]"
+    caution: ClassVar[str] = (
+        "Samples that look right do not have to help a classifier: measure it on held-out real images."
+    )
+
     spec: DataSpec
     config: Any
     recipe: dict[str, Any] | None

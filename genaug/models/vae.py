@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genaug.errors import GenaugError, check_share, shorten
 from genaug.images import to_float, to_model
-from genaug.models.base import Model
+from genaug.models.base import Model, check_latents
 from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last, one_hot
 from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
@@ -255,10 +255,7 @@ class VAE(Model):
         Raises:
             GenaugError: latents of another shape, or labels that do not match.
         """
-        if latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            raise GenaugError(f"latents must have shape (N, {self.latent_size}), got {tuple(latents.shape)}")
-        if not latents.isfinite().all():
-            raise GenaugError("latents must be finite, got NaN or infinite values")
+        check_latents(latents, self.latent_size)
         labels = self.check_labels(labels, len(latents))
         with inference(self):
             return self._decode(latents.to(self.device), labels, batch_size)

@@ -5,15 +5,13 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-import torch
+from torch import Tensor
 
 from genaug.images import to_uint8
 from genaug.models import Model
 from genaug.seeding import make_generator
 from genaug.storage import explain_write_errors, write_text
 
-MAX_PICTURE_CLASSES = 32
-PICTURE_COLUMNS = 8
 PICTURE_SIDE = 32
 
 
@@ -67,8 +65,8 @@ class MetricsLog:
                 self.writer.close()
 
 
-def save_samples(model: Model, path: Path, *, seed: int) -> None:
-    """Save a PNG with a row of samples for each class (for the first 32), the same latents every time.
+def save_pictures(model: Model, images: Tensor, labels: Tensor, path: Path, *, seed: int) -> None:
+    """Save a PNG of what a model does with some images, in rows as long as those are many; see `Model.illustrate`.
 
     Raises:
         GenaugError: the disk is full or not writable.
@@ -76,14 +74,12 @@ def save_samples(model: Model, path: Path, *, seed: int) -> None:
     from torchvision.transforms.v2.functional import InterpolationMode, resize, to_pil_image
     from torchvision.utils import make_grid
 
-    classes = min(max(model.spec.num_classes, 1), MAX_PICTURE_CLASSES)
-    labels = torch.arange(classes).repeat_interleave(PICTURE_COLUMNS)
-    images = to_uint8(model.sample(labels, generator=make_generator(seed, "picture"))).cpu()
-    if images.shape[1] not in (1, 3):
-        images = images[:, :1]
-    scale = max(1, PICTURE_SIDE // min(images.shape[-2:]))
-    size = [side * scale for side in images.shape[-2:]]
-    images = resize(images, size, interpolation=InterpolationMode.NEAREST)
+    shown = to_uint8(model.illustrate(images, labels, generator=make_generator(seed, "picture"))).cpu()
+    if shown.shape[1] not in (1, 3):
+        shown = shown[:, :1]
+    scale = max(1, PICTURE_SIDE // min(shown.shape[-2:]))
+    size = [side * scale for side in shown.shape[-2:]]
+    shown = resize(shown, size, interpolation=InterpolationMode.NEAREST)
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        to_pil_image(make_grid(images, nrow=PICTURE_COLUMNS, pad_value=128)).save(path)
+        to_pil_image(make_grid(shown, nrow=len(images), pad_value=128)).save(path)

@@ -13,13 +13,14 @@ from genaug.data import LabeledImages
 from genaug.errors import TrainingWarning
 from genaug.features import FeatureExtractor, find_features
 from genaug.models import Model
-from genaug.training.logs import MetricsLog, save_samples
+from genaug.training.logs import MetricsLog, save_pictures
 from genaug.training.recipe import Recipe
 from genaug.training.run_folder import MODEL
 from genaug.training.state import Best, TrainingState
 from genaug.training.watch import WON, Observation, Watch, describe_won
 
 MAX_LOGGED_CLASSES = 32
+PICTURE_COLUMNS = 8
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Looks:
         if self.watch is None:
             some = self.kept[torch.linspace(0, len(self.kept) - 1, min(len(self.kept), 2048)).long()]
         model.fit_after_training(self.images.images, self.images.labels, rows=some)
-        save_samples(model, self.output / "samples" / f"step-{step:06d}.png", seed=self.recipe.seed)
+        self._save_pictures(model, f"step-{step:06d}")
         numbers = {f"validation_{name}": float(value) for name, value in self._measure(model).items()}
         numbers.pop("validation_held_out_images", None)
         shown = dict(numbers)
@@ -107,7 +108,7 @@ class Looks:
         dtype = self._round(model)
         model.recipe = self.recipe.to_dict()
         model.scores = scores | self._measure(model)
-        save_samples(model, self.output / "samples" / "final.png", seed=self.recipe.seed)
+        self._save_pictures(model, "final")
         model.save(self.output / MODEL, overwrite=True, weights_dtype=dtype)
 
     def _round(self, model: Model) -> WeightsDtype:
@@ -119,6 +120,12 @@ class Looks:
             return "float32"
         model.load_state_dict(rounded)  # what is measured is what is written
         return dtype
+
+    def _save_pictures(self, model: Model, name: str) -> None:
+        rows = self.held_out if len(self.held_out) else self.kept
+        some = rows[torch.linspace(0, len(rows) - 1, PICTURE_COLUMNS).long()]
+        path = self.output / "samples" / f"{name}.png"
+        save_pictures(model, self.images.images[some], self.images.labels[some], path, seed=self.recipe.seed)
 
     def _observe(self, watch: Watch, model: Model, step: int) -> Observation:
         """Return what the watch finds of the average of `step`; it looks once."""

@@ -2,6 +2,15 @@
 
 from genaug.transforms.base import ModelTransform
 from genaug.transforms.batch import BatchTransform, LatentMix, ReplaceWithSynthetic
+from genaug.transforms.denoise import Denoise
 from genaug.transforms.latent import LatentJitter, Reconstruct
 
-__all__ = ["BatchTransform", "LatentJitter", "LatentMix", "ModelTransform", "Reconstruct", "ReplaceWithSynthetic"]
+__all__ = [
+    "BatchTransform",
+    "Denoise",
+    "LatentJitter",
+    "LatentMix",
+    "ModelTransform",
+    "Reconstruct",
+    "ReplaceWithSynthetic",
+]

@@ -15,22 +15,22 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from genaug.devices import settle_in_fork
 from genaug.errors import DataError, check_share
-from genaug.images import cast_like
+from genaug.images import cast_like, to_float
 from genaug.samples import LabelsGetter, choose_labels_getter, find_candidate, find_images, find_labels
 from genaug.spec import DataSpec
 from genaug.transforms.operations import Operation
 
-PIL_MODES = ("L", "RGB", "RGBA")  # whose bytes are the pixel values that models know
+PIL_MODES = ("L", "I;16", "RGB", "RGBA")  # whose numbers are the pixel values that models know
 
 
 class ModelTransform(v2.Transform):  # type: ignore[misc]
     """Changes each image with probability `p` by an operation of a model; everything else passes through untouched.
 
-    Takes what torchvision v2 transforms take: PIL images, `tv_tensors.Image`, tensors (..., C, H, W) of uint8 or of
-    floats in [0, 1], alone or in tuples and dicts. Where there is none of the first two, one plain tensor is taken for
-    the image: that under "image" (or "img", "images", "pixel_values"), else the first with three dimensions or more.
-    Type, dtype, shape and device stay. Videos are no images here, and pass through. Random numbers come from torch's
-    global generator, in `make_params`. No gradient passes through the model: that of a changed image is zero.
+    Takes what torchvision v2 transforms take: PIL images, `tv_tensors.Image`, tensors (..., C, H, W) of uint8, uint16
+    or of floats in [0, 1], alone or in tuples and dicts. Where there is none of the first two, one plain tensor is
+    taken for the image: that under "image" (or "img", "images", "pixel_values"), else the first with three dimensions
+    or more. Type, dtype, shape and device stay. Videos are no images here, and pass through. Random numbers come from
+    torch's global generator, in `make_params`. No gradient passes through the model: that of a changed image is zero.
 
     A conditional model needs the label to stay within the class: an index into `spec.class_names`, in that order. The
     transform finds it where a sample is (image, label, ...), or a dict with "label" or "labels" (see
@@ -152,6 +152,8 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
             raise DataError(f"images of one sample must be equally many, got {len(chosen)} and {_count(inpt)}")
         pixels = _to_tensor(inpt)
         flat = pixels.reshape(len(chosen), *pixels.shape[-3:])
+        if flat.dtype == torch.uint16:  # for which torch has few functions
+            flat = to_float(flat)
         self.operation.check(flat)  # also where none changes: errors must not depend on chance
         if not chosen.any():
             return inpt
@@ -167,7 +169,7 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
             result = flat.clone().index_copy_(0, rows, result)
         elif flat.is_contiguous():  # so that a `view` of it works as one of the input
             result = result.contiguous()
-        return _wrap(result.reshape(pixels.shape), inpt)
+        return _wrap(cast_like(result, pixels).reshape(pixels.shape), inpt)
 
 
 def _count(inpt: Any) -> int:
@@ -186,11 +188,15 @@ def _to_tensor(inpt: Any) -> Tensor:
             f"a PIL image must be of mode {', '.join(PIL_MODES)}, got mode {inpt.mode}; convert it first, as in "
             "image.convert('RGB')"
         )
+    if inpt.mode == "I;16":
+        return torch.from_numpy(np.array(inpt))[None]
     return pil_to_tensor(inpt)  # type: ignore[no-any-return]
 
 
 def _wrap(pixels: Tensor, like: Any) -> Any:
     """Return pixels as an image of the type of `like`."""
+    if isinstance(like, PIL.Image.Image) and like.mode == "I;16":
+        return PIL.Image.fromarray(pixels[0].numpy())
     if isinstance(like, PIL.Image.Image):
         return to_pil_image(pixels, mode=like.mode)
     return tv_tensors.wrap(pixels, like=like) if isinstance(like, tv_tensors.TVTensor) else pixels

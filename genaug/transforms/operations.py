@@ -168,6 +168,71 @@ class Vary(Operation):
         return model.vary(images, labels, strength=self.strength, seeds=seeds)  # type: ignore[no-any-return]
 
 
+class Restore(Operation):
+    """Restores images: the model's `restore`, blended with the image by `strength`.
+
+    Images may be of any size, and floats whose noise leads out of [0, 1]. With `channels="convert"` the channels of a
+    color image go through a gray model one by one, so that colors are kept, and a gray image through a color model as
+    three equal channels, whose mean is taken; alpha stays as it is.
+
+    Args:
+        model: a model that can restore images, or what `genaug.load` takes.
+        noise_level: standard deviation of the noise on the [0, 1] scale, where it is known.
+        strength: share of the restored image in the result, from 0 to 1.
+        tile: longest side that the model computes at once; None is the model's own choice.
+        options: see `FittedModel`.
+
+    Raises:
+        GenaugError: a `strength` or `noise_level` outside [0, 1]; see `Operation` for the rest.
+    """
+
+    def __init__(
+        self,
+        model: Model | str | Path,
+        *,
+        noise_level: float | None = None,
+        strength: float = 1.0,
+        tile: int | None = None,
+        **options: Any,
+    ) -> None:
+        name = "noise_level (a standard deviation, where white is 1)"
+        self.noise_level = None if noise_level is None else check_share(noise_level, name=name)
+        self.strength = check_share(strength, name="strength")
+        self.options = {"noise_level": self.noise_level} | ({} if tile is None else {"tile": tile})
+        super().__init__(model, method="restore", **options)
+
+    def check(self, images: Tensor) -> None:
+        """Check that images (N, C, H, W) fit the model; floats may leave [0, 1], but must be finite."""
+        if isinstance(images, Tensor) and images.is_floating_point() and images.numel():
+            if not images.isfinite().all():
+                raise DataError("images must be finite, got NaN or infinite values; repair them first")
+            images = images.clamp(0, 1)
+        super().check(images)
+
+    def __call__(self, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
+        """Return restored images; see `Operation`."""
+        settle_in_fork()
+        self.check(images)
+        given = to_float(images).float()
+        if not given.numel() or not self.strength:
+            return given
+        known = self.spec.channels
+        color = given[:, :3] if self.channels == "convert" and known != given.shape[1] else given  # without alpha
+        present = color.shape[1]
+        one_by_one, as_equals = known == 1 < present, present == 1 < known
+        parts = color.flatten(0, 1)[:, None] if one_by_one else color.expand(-1, known, -1, -1) if as_equals else color
+        restored = self.run(self.reference.get(), parts, labels, seeds).to(given.device)
+        if one_by_one:
+            restored = restored.reshape(color.shape)
+        elif as_equals:
+            restored = restored.mean(1, keepdim=True)
+        return torch.cat([color.lerp(restored, self.strength), given[:, present:]], 1)
+
+    def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
+        """Return restored images."""
+        return model.restore(images, **self.options)  # type: ignore[no-any-return]
+
+
 def _resize(images: Tensor, size: Sequence[int]) -> Tensor:
     return F.resize(images, list(size), antialias=True).clamp_(0, 1)  # type: ignore[no-any-return]
 

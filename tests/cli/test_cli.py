@@ -24,7 +24,7 @@ from genaug import GenaugError, RecipeError, SampleBank
 from genaug.cli import app
 from genaug.cli.options import one_line_errors, parse_size
 
-COMMANDS = ("demo", "train", "sample", "models", "bench")
+COMMANDS = ("demo", "train", "sample", "denoise", "models", "bench")
 RECIPE = """\
 family: vae
 seed: 3

@@ -80,9 +80,9 @@ def test_each_family_comes_back_whole(tmp_path: Path, family: str, spec: DataSpe
     assert type(loaded) is FAMILIES[family]
     assert not any(module.training for module in loaded.modules())
     assert all(parameter.requires_grad for parameter in loaded.parameters())
-    labels = torch.full((3,), model.null_label)
-    samples = [m.eval().sample(labels, generator=seeded()) for m in (model, loaded)]
-    assert torch.equal(*samples)
+    images, labels = torch.rand(3, spec.channels, spec.height, spec.width, generator=seeded()), torch.zeros(3).long()
+    pictures = [m.eval().illustrate(images, labels, generator=seeded()) for m in (model, loaded)]
+    assert torch.equal(*pictures)
 
 
 def test_files_are_what_other_tools_expect(saved: Path) -> None:

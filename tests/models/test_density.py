@@ -140,3 +140,65 @@ def test_identical_images_do_not_break_the_fit():
     density = LatentDensity(1, DIM, components=2)
     density.fit(torch.ones(50, DIM), torch.zeros(50, DIM), torch.zeros(50, dtype=torch.int64), shrinkage=1.0)
     assert density.sample(torch.tensor([0, 1]), generator=seeded()).isfinite().all()
+
+
+# --- the density's value
+
+
+def as_mixture(density: LatentDensity, row: int) -> torch.distributions.MixtureSameFamily:
+    used = density.weights[row] > 0
+    return torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(density.weights[row, used]),
+        torch.distributions.MultivariateNormal(density.means[row, used], scale_tril=density.scales[row, used]),
+    )
+
+
+def fit_three_classes(components: int) -> LatentDensity:
+    """A large class, one of too few images for several components, one without images, and the null class."""
+    labels = torch.tensor([0] * 150 + [1] * 5)
+    mean = torch.randn(155, DIM, generator=seeded()) @ torch.randn(DIM, DIM, generator=seeded(1)) + labels[:, None]
+    density = LatentDensity(3, DIM, components=components)
+    density.fit(mean, torch.rand(155, DIM, generator=seeded(2)), labels, shrinkage=5.0)
+    return density
+
+
+@pytest.mark.parametrize("components", [1, 4])
+def test_log_density_is_that_of_torch_distributions(components):
+    density = fit_three_classes(components)
+    assert (density.weights > 0).sum(1).tolist() == [components, 1, components, components]
+    latents, labels = 3 * torch.randn(40, DIM, generator=seeded(4)), torch.arange(40) % 4
+    found = density.log_density(latents, labels)
+    assert found.shape == (40,)
+    for row in range(4):
+        expected = as_mixture(density, row).log_prob(latents[labels == row])
+        torch.testing.assert_close(found[labels == row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_log_density_before_fitting_is_that_of_the_prior():
+    latents = torch.randn(10, DIM, generator=seeded())
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(latents).sum(1)
+    found = LatentDensity(1, DIM, components=3).log_density(latents, torch.arange(10) % 2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_density_has_an_integral_of_one():
+    density = fit_three_classes(4)
+    mixture = as_mixture(density, 0)
+    # importance sampling from a wider normal; five standard errors of the mean
+    wide = torch.distributions.MultivariateNormal(mixture.mean, 3 * torch.diag(mixture.variance) + torch.eye(DIM))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        draws = wide.sample((20_000,))
+    ratio = (density.log_density(draws, torch.zeros(20_000, dtype=torch.int64)) - wide.log_prob(draws)).exp()
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / 20_000**0.5
+    assert ratio.std() < 5
+
+
+def test_log_density_has_gradients_and_takes_no_rows():
+    density = fit_three_classes(4)
+    latents = torch.randn(6, DIM, generator=seeded()).requires_grad_()
+    labels = torch.zeros(6, dtype=torch.int64)
+    (found,) = torch.autograd.grad(density.log_density(latents, labels).sum(), latents)
+    (expected,) = torch.autograd.grad(as_mixture(density, 0).log_prob(latents).sum(), latents)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert density.log_density(latents[:0], labels[:0]).shape == (0,)

@@ -130,3 +130,7 @@ def test_encoder_and_decoder_meet_in_a_map(size, blocks):
     assert found == [blocks * (len(pyramid(*size)) - 1)] * 2
     widths = [module.conv1.in_channels for module in encoder.modules() if isinstance(module, ResidualBlock)]
     assert min(widths, default=8) > 4  # the full size is the only one of this width
+
+
+def test_no_images_are_enlarged_too():
+    assert Upsample(3, 5, (7, 8))(torch.zeros(0, 3, 4, 4)).shape == (0, 5, 7, 8)

@@ -76,7 +76,7 @@ def test_numbers_are_floats_as_in_yaml_1_2(tmp_path: Path, text: str, value: flo
 
 
 def test_names_like_numbers_stay_text(tmp_path: Path) -> None:
-    refused(write(tmp_path, "family: e5\n"), "r.yaml.family: must be one of gan, vae, got 'e5'")
+    refused(write(tmp_path, "family: e5\n"), "r.yaml.family: must be one of autoencoder, denoiser, gan, vae, got 'e5'")
 
 
 def test_a_file_may_be_a_link_and_its_name_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
         "training.epochs: unknown field; allowed: batch_size, class_exponent, .*weight_decay",
     ),
     ({"model": {"dim": 3}}, "model.dim: unknown field; allowed: beta, blocks, .*width"),
-    ({"family": "flow"}, "family: must be one of gan, vae, got 'flow'"),
+    ({"family": "flow"}, "family: must be one of autoencoder, denoiser, gan, vae, got 'flow'"),
     ({"family": 3}, "family: input should be a valid string, got 3"),
     ({"seed": "0"}, "seed: input should be a valid integer, got '0'"),
     ({"seed": 1.5}, "seed: input should be a valid integer, got 1.5"),
@@ -270,7 +270,7 @@ def test_overrides_apply_in_order_and_change_nothing_of_the_caller() -> None:
         ("training.steps=*a", "^training.steps: not valid YAML .*aliases"),
         ("training=5", "^recipe.training: input should be an object, got 5"),
         ("model.beta=.nan", "^recipe.model.beta: must be plain"),
-        ("family=flow", "^recipe.family: must be one of gan, vae, got 'flow'"),
+        ("family=flow", "^recipe.family: must be one of autoencoder, denoiser, gan, vae, got 'flow'"),
         ("a\nb=1", "^recipe.a b: unknown field"),
         ("a." * 5000 + "b=1", r"^recipe(\.a: must be plain|: invalid JSON: recursion limit)"),
     ],

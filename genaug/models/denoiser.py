@@ -1,0 +1,233 @@
+"""Denoising autoencoder for images of any size (Vincent et al. 2010), with skips: it restores noisy images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from genaug.degradations import GaussianNoise, degrade, parse_degradations
+from genaug.errors import GenaugError, check_share, shorten
+from genaug.images import from_model, to_float, to_model, to_uint8
+from genaug.models.base import Model, check_noisy
+from genaug.models.denoiser_network import NoiseNet
+from genaug.models.neighbors import neighbor_loss
+from genaug.models.running import draw_seeds, draw_uniform, inference, split_batches
+from genaug.models.tiling import run_in_tiles
+from genaug.spec import DataSpec
+
+STRONGEST = 55 / 255  # noise level that the default recipe goes up to, as DnCNN-B's (Zhang et al. 2017)
+KNOWN = 0.25  # share of training images whose noise level the network is told
+TILE = 1024
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Fields of the `denoiser` family.
+
+    Raises:
+        GenaugError: a field out of its range, or fields that contradict each other.
+    """
+
+    width: int = 32  # channels at half the size, doubled at each further halving
+    levels: int = 3  # sizes that the network works at, from half the size on
+    blocks: int = 2  # residual blocks on the way down, on the way up and at the smallest size
+    loss: Literal["l1", "mse"] = "l1"
+    supervision: Literal["clean", "neighbor2neighbor"] = "clean"  # neighbor2neighbor: the images are noisy themselves
+    consistency: float = 2.0  # weight of the second term of Neighbor2Neighbor
+    crop: int = 64  # side of the squares that are cut out of the images in training
+    degradations: tuple[Any, ...] = (GaussianNoise(noise_level=(0.0, STRONGEST)),)  # of clean images, in this order
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "width": (1, 1024),
+            "levels": (1, 6),
+            "blocks": (1, 16),
+            "consistency": (0.0, 1e3),
+            "crop": (4, 4096),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
+        object.__setattr__(self, "degradations", parse_degradations(self.degradations, where="degradations"))
+        if self.supervision == "clean" and not self.degradations:
+            raise GenaugError(
+                "degradations must name what the clean images are to be restored from, got none; for images that are "
+                "noisy themselves choose supervision: neighbor2neighbor"
+            )
+
+
+class Denoiser(Model):
+    """Blind denoiser for gray or color images of any size.
+
+    Restores x from y = x + n as y - f(y), f being a `NoiseNet`. Trained on clean images, with noise that is drawn anew
+    for each, it approximates E[x | y] (with `loss: mse`; the median with `l1`). Trained on noisy images alone it learns
+    the same where their noise is independent between pixels and of mean zero (Neighbor2Neighbor, Huang et al. 2021).
+
+    Its `spec` has neither size nor classes.
+
+    Args:
+        spec: image format; height, width and class names are left out.
+        config: fields of the family.
+
+    >>> model = Denoiser(DataSpec(channels=1), DenoiserConfig(width=4, levels=2, blocks=1))
+    >>> model.restore(torch.rand(2, 1, 9, 30)).shape
+    torch.Size([2, 1, 9, 30])
+    """
+
+    family = "denoiser"
+    config_class = DenoiserConfig
+    config: DenoiserConfig
+    purpose = "A blind denoiser for images of any size"
+    usage = "restored = model.restore(images)  # uint8 or float images (N, C, H, W) -> float in [0, 1]"
+    caution = "It restores noise like that which it was trained on; on other damage, or none, look at the result first."
+    training_defaults: ClassVar[dict[str, Any]] = {"batch_size": 16, "learning_rate": 1e-3}
+
+    def __init__(self, spec: DataSpec, config: DenoiserConfig | None = None) -> None:
+        config = config or DenoiserConfig()
+        super().__init__(DataSpec(channels=spec.channels), config)
+        self.network = NoiseNet(spec.channels, width=config.width, levels=config.levels, blocks=config.blocks)
+
+    def _clean(self, noisy: Tensor, noise_levels: Tensor) -> Tensor:
+        """Return what is left of images in [-1, 1], or beyond it, without their noise; differentiable."""
+        return noisy - self.network(noisy, noise_levels)  # type: ignore[no-any-return]
+
+    def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return numbers (N, ...) that decide crop, symmetry, knowledge of the noise and neighbors, and a seed each."""
+        return {
+            "crop": draw_uniform((count, 3), generator, self.device),
+            "known": draw_uniform((count,), generator, self.device),
+            "seeds": draw_seeds(count, generator),
+        }
+
+    def training_loss(
+        self, images: Tensor, labels: Tensor, draws: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean error of restored crops on the [0, 1] scale, and the PSNR of the batch in decibels."""
+        clean = crop_and_turn(to_float(images).float(), draws["crop"], size=self.config.crop)
+        noisy = degrade(clean, self.config.degradations, seeds=draws["seeds"])
+        if self.config.supervision == "neighbor2neighbor":
+            restore = partial(self._clean, noise_levels=noisy.new_zeros(len(noisy)))
+            loss = neighbor_loss(restore, to_model(noisy), seeds=draws["seeds"], consistency=self.config.consistency)
+            return loss, {}
+        level = 2 * (noisy - clean).square().mean((1, 2, 3)).sqrt()  # in the range of the model
+        level = torch.where(draws["known"] < KNOWN, level, 0.0)
+        error = (self._clean(to_model(noisy), level) - to_model(clean)) / 2
+        squared = error.detach().square().mean()
+        loss = error.square().mean() if self.config.loss == "mse" else error.abs().mean()
+        return loss, {"psnr": -10 * squared.log10()}
+
+    def restore(
+        self, images: Tensor, *, noise_level: float | None = None, tile: int = TILE, batch_size: int = 16
+    ) -> Tensor:
+        """Return restored images (N, C, H, W), float32 in [0, 1], of images of any size.
+
+        Args:
+            images: uint8 in [0, 255], or finite floats whose noise may lead out of [0, 1].
+            noise_level: standard deviation of the noise on the [0, 1] scale, where it is known; else it is estimated.
+            tile: longest side that is computed at once; larger images are cut into tiles, without seams.
+            batch_size: images that are computed at once.
+
+        Raises:
+            DataError: images of other channels, another type, or with values that are not finite.
+            GenaugError: a `noise_level` below 0 or above 1, a `tile` or `batch_size` below 1.
+        """
+        check_noisy(images, self.spec)
+        level = 0.0 if noise_level is None else 2 * check_share(noise_level, name="noise_level")
+
+        def run(part: Tensor) -> Tensor:
+            return self._clean(part, part.new_full((len(part),), level))
+
+        cut = partial(
+            run_in_tiles, run, tile=tile, margin=self.network.reach, stride=self.network.stride, device=self.device
+        )
+        if not images.numel():
+            return torch.zeros(images.shape, device=self.device)
+        with inference(self):
+            return torch.cat(
+                [from_model(cut(to_model(part))).to(self.device) for (part,) in split_batches(batch_size, images)]
+            )
+
+    def vary(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        *,
+        strength: float,
+        generator: torch.Generator | None = None,
+        seeds: Tensor | None = None,
+        batch_size: int = 16,
+    ) -> Tensor:
+        """Return variations (N, C, H, W), float32 in [0, 1], of public images: noise is added, then taken off again.
+
+        One step of the walk of a generalized denoising autoencoder (Bengio et al. 2013, section 3.1), near the images
+        that it was trained on. The noise level is `strength` times 55/255; labels do not count.
+
+        Raises:
+            GenaugError: a strength outside [0, 1], images that do not fit, seeds of another number.
+        """
+        level = STRONGEST * check_share(strength, name="strength")
+        self.spec.check_images(images)
+        if seeds is None:
+            seeds = draw_seeds(len(images), generator)
+        noisy = degrade(images, [GaussianNoise(noise_level=level)] if level else [], seeds=seeds)
+        return self.restore(noisy, noise_level=level or None, batch_size=batch_size)
+
+    def illustrate(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Return three rows: degraded images, restored ones, and the images themselves."""
+        noisy = degrade(images, self.config.degradations, seeds=draw_seeds(len(images), generator))
+        return torch.cat([noisy.clamp(0, 1).to(self.device), self.restore(noisy), to_float(images).to(self.device)])
+
+    def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
+        """Return mean PSNR in decibels of restored held-out images, rounded to 8 bits, and of degraded ones.
+
+        Without clean images (`supervision: neighbor2neighbor` of images that are noisy themselves) there is nothing to
+        compare with, and no score.
+        """
+        rows = torch.arange(len(images)) if rows is None else rows
+        if not self.config.degradations:
+            return {}
+        seeds = draw_seeds(len(rows), torch.Generator().manual_seed(0))
+        restored, degraded = [], []
+        for part, seed in split_batches(16, rows, seeds):
+            clean = to_float(images[part].to(self.device))
+            noisy = degrade(clean, self.config.degradations, seeds=seed)
+            restored.append(psnr(to_float(to_uint8(self.restore(noisy))), clean))
+            degraded.append(psnr(noisy, clean))
+        found = {"psnr": restored, "psnr_degraded": degraded}
+        scores = {name: round(float(torch.cat(values).mean()), 3) for name, values in found.items()}
+        return {**scores, "held_out_images": len(rows)}
+
+
+def psnr(images: Tensor, clean: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio (N,) in decibels of images (N, C, H, W) on the [0, 1] scale.
+
+    >>> psnr(torch.full((1, 1, 2, 2), 0.1), torch.zeros(1, 1, 2, 2))
+    tensor([20.])
+    """
+    return -10 * (images - clean).square().flatten(1).mean(1).clamp(min=1e-10).log10()
+
+
+def crop_and_turn(images: Tensor, draws: Tensor, *, size: int) -> Tensor:
+    """Return a square of side `size` at most out of each image (N, C, H, W), in one of its eight symmetries.
+
+    `draws` (N, 3) are uniform in [0, 1): the first two place the square, the last one chooses the symmetry.
+    """
+    height, width = images.shape[-2:]
+    side = min(size, height, width)
+    places = draws[:, :2] * torch.tensor([height - side + 1, width - side + 1], device=draws.device)
+    top, left = places.long().unbind(1)
+    along = torch.arange(side, device=images.device)
+    first = torch.arange(len(images), device=images.device)[:, None, None]
+    crops = images.permute(0, 2, 3, 1)[first, (top[:, None] + along)[:, :, None], (left[:, None] + along)[:, None]]
+    crops = crops.permute(0, 3, 1, 2)
+    kind = (8 * draws[:, 2]).long()[:, None, None, None]
+    crops = torch.where(kind & 1 > 0, crops.flip(-1), crops)
+    crops = torch.where(kind & 2 > 0, crops.flip(-2), crops)
+    return torch.where(kind & 4 > 0, crops.mT, crops)
