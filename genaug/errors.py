@@ -1,6 +1,8 @@
 """Errors that a user of genaug can cause; each message names the argument, the rule, the value and the fix."""
 
+from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 
 class GenaugError(ValueError):
@@ -64,3 +66,26 @@ def check_share(value: object, *, name: str) -> float:
     if not 0.0 <= number <= 1.0:  # written so that NaN fails
         raise GenaugError(f"{name} must be from 0 to 1, got {shorten(value)}")
     return number
+
+
+def check_ranges(fields: object, limits: Mapping[str, tuple[float, float]], *, optional: Sequence[str] = ()) -> None:
+    """Check that each named field of an object is from the first to the last of its two limits.
+
+    Args:
+        fields: an object with these attributes, such as a configuration.
+        limits: lowest and highest value by name.
+        optional: fields that may be None.
+
+    Raises:
+        GenaugError: a field that is not.
+
+    >>> from types import SimpleNamespace
+    >>> check_ranges(SimpleNamespace(width=0), {"width": (1, 8)})
+    Traceback (most recent call last):
+    ...
+    genaug.errors.GenaugError: width must be from 1 to 8, got 0
+    """
+    for name, (low, high) in limits.items():
+        value: Any = getattr(fields, name)
+        if not (value is None and name in optional) and not low <= value <= high:
+            raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(value)}")

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from genaug.errors import GenaugError, shorten
 
@@ -137,14 +137,22 @@ def new_directory(path: Path, *, overwrite: bool = False, last: str) -> Iterator
         raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old content or the new one, never a part."""
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield an empty file, to write and read, that takes the place of `path` when the block ends, flushed to the disk.
+
+    A reader of `path` sees the old content or the new one, never a part.
+
+    Raises:
+        GenaugError: the disk is full or not writable; then `path` is unchanged.
+    """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+        # not with the name of `path`, which may be as long as a name can be
+        handle, name = tempfile.mkstemp(prefix=".genaug.tmp-", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "w+b") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             apply_umask(Path(name))
@@ -152,6 +160,12 @@ def write_text(path: Path, text: str) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with new_file(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, values: Any) -> None:

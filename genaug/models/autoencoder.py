@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genaug.degradations import degrade, parse_degradations
-from genaug.errors import GenaugError, check_share, shorten
+from genaug.errors import GenaugError, check_ranges, check_share, shorten
 from genaug.images import to_float, to_model
 from genaug.models.anomaly import AnomalyScale
 from genaug.models.autoencoder_networks import make_convolutional, make_dense
@@ -64,9 +64,7 @@ class AutoencoderConfig:
             "density_components": (1, 256),
             "density_shrinkage": (0.0, 1e9),
         }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
+        check_ranges(self, limits)
         for name, kind in {"network": Network, "code": Code, "loss": Loss, "sparsity": Sparsity}.items():
             if getattr(self, name) not in get_args(kind):
                 known, found = ", ".join(get_args(kind)), shorten(getattr(self, name))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genaug.degradations import GaussianNoise, degrade, parse_degradations
-from genaug.errors import GenaugError, check_share, shorten
+from genaug.errors import GenaugError, check_ranges, check_share
 from genaug.images import from_model, to_float, to_model, to_uint8
 from genaug.models.base import Model, check_noisy
 from genaug.models.denoiser_network import NoiseNet
@@ -52,9 +52,7 @@ class DenoiserConfig:
             "consistency": (0.0, 1e3),
             "crop": (4, 4096),
         }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
+        check_ranges(self, limits)
         object.__setattr__(self, "degradations", parse_degradations(self.degradations, where="degradations"))
         if self.supervision == "clean" and not self.degradations:
             raise GenaugError(

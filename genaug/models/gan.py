@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_ranges, shorten
 from genaug.images import from_model, to_model
 from genaug.models.adversarial import (
     LossName,
@@ -70,11 +70,7 @@ class GANConfig:
             "discriminator_rate": (1e-3, 1e3),
             "discriminator_steps": (0, 10**9),
         }
-        for name, (low, high) in limits.items():
-            if name == "penalty" and self.penalty is None:
-                continue
-            if not low <= getattr(self, name) <= high:
-                raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
+        check_ranges(self, limits, optional=("penalty",))
         if self.loss not in PENALTIES:
             raise GenaugError(f"loss must be one of {', '.join(PENALTIES)}, got {shorten(self.loss)}")
         object.__setattr__(self, "augment", tuple(self.augment))  # of a list too

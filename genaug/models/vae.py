@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError, check_share, shorten
+from genaug.errors import GenaugError, check_ranges, check_share
 from genaug.images import to_float, to_model
 from genaug.models.base import Model, check_latents
 from genaug.models.density import LatentDensity
@@ -58,11 +58,7 @@ class VAEConfig:
             "density_components": (1, 256),
             "density_shrinkage": (0.0, 1e9),
         }
-        for name, (low, high) in limits.items():
-            if name == "likelihood_std" and self.likelihood_std is None:
-                continue
-            if not low <= getattr(self, name) <= high:
-                raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
+        check_ranges(self, limits, optional=("likelihood_std",))
 
 
 def _split(statistics: Tensor) -> tuple[Tensor, Tensor]:

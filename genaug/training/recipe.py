@@ -12,7 +12,7 @@ import yaml
 
 from genaug.checkpoint import WeightsDtype
 from genaug.config import parse_config, read_bounded
-from genaug.errors import GenaugError, RecipeError, shorten
+from genaug.errors import GenaugError, RecipeError, check_ranges, shorten
 from genaug.models import FAMILIES
 from genaug.storage import expand
 from genaug.zoo import WORD, is_path, shipped
@@ -64,9 +64,7 @@ class TrainingConfig:
             "save_every": (1, 10**9),
             "keep_states": (1, 1000),
         }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(getattr(self, name))}")
+        check_ranges(self, limits)
 
 
 @dataclass(frozen=True)

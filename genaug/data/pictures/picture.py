@@ -1,7 +1,6 @@
 """One image of a file as numbers, and what every kind of image file can do."""
 
 import os
-import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from torch import Tensor
 from genaug.data.pictures.inks import inks_to_light, light_to_inks
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.images import LEVELS
-from genaug.storage import apply_umask, explain_write_errors
+from genaug.storage import new_file
 
 Levels = npt.NDArray[Any]  # uint8, uint16 or float32, samples last: (H, W, S)
 
@@ -148,26 +147,3 @@ def explain_read_errors(path: Path) -> Iterator[None]:
         else:
             reason = str(problem) if isinstance(problem, GenaugError) else shorten(str(problem), 300)
         raise DataError(f"{path}: cannot be read as an image ({reason})") from problem
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield an empty file, to write and read, that takes the place of `path` when the block ends, flushed to the disk.
-
-    Raises:
-        GenaugError: the disk is full or not writable; then `path` is unchanged.
-    """
-    with explain_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # not with the name of `path`, which may be as long as a name can be
-        handle, name = tempfile.mkstemp(prefix=".picture.tmp-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            apply_umask(Path(name))
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
