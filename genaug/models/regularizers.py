@@ -31,7 +31,7 @@ def contraction_of_layer(layer: nn.Linear, slopes: Tensor) -> Tensor:
     unit is h (1 - h), h being its code, that of a linear one 1.
 
     >>> layer = nn.Linear(3, 2)
-    >>> torch.equal(contraction_of_layer(layer, torch.ones(5, 2)), layer.weight.square().sum(1).sum())
+    >>> torch.allclose(contraction_of_layer(layer, torch.ones(5, 2)), layer.weight.square().sum())
     True
     """
     return (slopes.square() * layer.weight.square().sum(1)).sum(1).mean()
