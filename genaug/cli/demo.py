@@ -10,7 +10,7 @@ from genaug.cli.options import Debug, Device, Overwrite, Quiet, default_output, 
 
 @one_line_errors
 def demo_command(
-    output: Annotated[Path | None, typer.Option(help="Folder to write to. [default: genaug-demo]")] = None,
+    output: Annotated[Path | None, typer.Option(help=r"Folder to write to. \[default: genaug-demo]")] = None,
     seeds: Annotated[int, typer.Option(help="Number of repetitions.", min=2)] = 5,
     validation: Annotated[
         bool, typer.Option("--validation", help="Score on a part split off train, for choosing settings.")

@@ -36,10 +36,10 @@ Source = Annotated[
     str, typer.Argument(help="A shipped model's name, a path (./run/model), a hub id, or a bank's path (./bank).")
 ]
 Test = Annotated[
-    str | None, typer.Option(help="Other data to hold samples against. [default: the part test of --data]")
+    str | None, typer.Option(help=r"Other data to hold samples against. \[default: the part test of --data]")
 ]
 TestSplit = Annotated[
-    str | None, typer.Option(help="Part of the held-out data, or 'all'. [default: test; of --test, all]")
+    str | None, typer.Option(help=r"Part of the held-out data, or 'all'. \[default: test; of --test, all]")
 ]
 
 
@@ -59,7 +59,7 @@ def fidelity_command(
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Samples to draw. [default: as many as held-out images, at most 10,000]")
+        int | None, typer.Option(help=r"Samples to draw. \[default: as many as held-out images, at most 10,000]")
     ] = None,
     classifier_steps: Annotated[
         int, typer.Option(help="Training steps of the classifier; figures compare with those of the same number only.")
@@ -85,7 +85,7 @@ def fidelity_command(
     skip_bad: SkipBad = False,
     memory_limit: MemoryLimit = 2.0,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for fidelity.json and fidelity.png. [default: only print]")
+        Path | None, typer.Option(help=r"Folder for fidelity.json and fidelity.png. \[default: only print]")
     ] = None,
     seed: Seed = 0,
     device: Device = None,
@@ -147,7 +147,9 @@ def memorization_command(
             "the test part alone."
         ),
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples of each class. [default: 1,000; of a bank, all]")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help=r"Samples of each class. \[default: 1,000; of a bank, all]")
+    ] = None,
     allowed: Annotated[
         float, typer.Option(help="Share of near copies beyond those of held-out images that is no reason to warn.")
     ] = 0.01,
@@ -170,7 +172,7 @@ def memorization_command(
     skip_bad: SkipBad = False,
     memory_limit: MemoryLimit = 2.0,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for memorization.json and memorization.png. [default: only print]")
+        Path | None, typer.Option(help=r"Folder for memorization.json and memorization.png. \[default: only print]")
     ] = None,
     card: Annotated[
         bool, typer.Option("--card", help="Write what was found to the README.md of the model's directory.")

@@ -15,7 +15,7 @@ from genaug.errors import GenaugError
 F = TypeVar("F", bound=Callable[..., Any])
 
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")]
+Device = Annotated[str | None, typer.Option(help=r"cpu, cuda, cuda:1, ... \[default: a GPU if there is one]")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
@@ -27,7 +27,9 @@ Data = Annotated[
         "hub; or a data set of torchvision, such as FashionMNIST."
     ),
 ]
-Split = Annotated[str | None, typer.Option(help="Part of the data, or 'all'. [default: train, where there are parts]")]
+Split = Annotated[
+    str | None, typer.Option(help=r"Part of the data, or 'all'. \[default: train, where there are parts]")
+]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of images (parquet, hub, CSV).")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of classes (parquet, hub, CSV).")]
 Root = Annotated[Path | None, typer.Option(help="Folder of a torchvision data set.")]

@@ -29,7 +29,7 @@ def preview_command(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a path (./run/model) or a hub id.")],
     data: Data,
     split: Annotated[
-        str | None, typer.Option(help="Part of the data, or 'all'. [default: test, where there is one]")
+        str | None, typer.Option(help=r"Part of the data, or 'all'. \[default: test, where there is one]")
     ] = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -37,7 +37,7 @@ def preview_command(
     download: Download = False,
     resize: Resize = None,
     grayscale: Grayscale = False,
-    output: Annotated[Path | None, typer.Option(help="Folder for the pictures. [default: genaug-preview]")] = None,
+    output: Annotated[Path | None, typer.Option(help=r"Folder for the pictures. \[default: genaug-preview]")] = None,
     seed: Seed = 0,
     device: Device = None,
     overwrite: Overwrite = False,

@@ -59,11 +59,11 @@ def sample_command(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a path (./run/model) or a hub id.")],
     per_class: Annotated[int, typer.Option(help="Samples for each class.", min=1)] = 100,
     class_: Annotated[
-        list[str] | None, typer.Option("--class", help="Only this class. Can be repeated. [default: all]")
+        list[str] | None, typer.Option("--class", help=r"Only this class. Can be repeated. \[default: all]")
     ] = None,
     format: Annotated[Format, typer.Option(help="How to write them.")] = Format.imagefolder,
     output: Annotated[
-        Path | None, typer.Option(help="Folder, or file for parquet. [default: samples, or samples.parquet]")
+        Path | None, typer.Option(help=r"Folder, or file for parquet. \[default: samples, or samples.parquet]")
     ] = None,
     filter_: Annotated[
         list[Filter] | None,

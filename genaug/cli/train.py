@@ -35,7 +35,7 @@ from genaug.errors import DataWarning
 def train_command(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
     data: Data,
-    output: Annotated[Path | None, typer.Option(help="Folder to write to. [default: runs/RECIPE]")] = None,
+    output: Annotated[Path | None, typer.Option(help=r"Folder to write to. \[default: runs/RECIPE]")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a field: training.steps=500. Can be repeated.")
     ] = None,
@@ -53,10 +53,10 @@ def train_command(
     memory_limit: MemoryLimit = 2.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the data, estimate the time, and stop.")] = False,
     start: Annotated[
-        str | None, typer.Option(help="A VAE of the same images that a GAN starts from. [default: the recipe's]")
+        str | None, typer.Option(help=r"A VAE of the same images that a GAN starts from. \[default: the recipe's]")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest state in the output.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of all randomness. [default: the recipe's]")] = None,
+    seed: Annotated[int | None, typer.Option(help=r"Seed of all randomness. \[default: the recipe's]")] = None,
     device: Device = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

@@ -90,6 +90,12 @@ def test_help_of_every_command_has_an_example(command):
     assert "--debug" in result.stdout
 
 
+def test_help_tells_defaults_in_words():
+    for command, default in (("sample", "all"), ("train", "the recipe's"), ("denoise", "denoised")):
+        words = call(command, "--help").stdout.replace("│", " ").split()  # in columns, which break lines
+        assert f"[default: {default}]" in " ".join(words)
+
+
 def test_help_lists_all_commands_and_no_arguments_show_it():
     shown = call("--help")
     assert shown.exit_code == 0
