@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genaug.degradations import GaussianNoise, degrade, parse_degradations
-from genaug.errors import GenaugError, check_ranges, check_share
+from genaug.errors import GenaugError, check_ranges, check_share, shorten
 from genaug.images import from_model, to_float, to_model, to_uint8
 from genaug.models.base import Model, check_noisy
 from genaug.models.denoiser_network import NoiseNet
@@ -36,11 +36,13 @@ class DenoiserConfig:
     width: int = 32  # channels at half the size, doubled at each further halving
     levels: int = 3  # sizes that the network works at, from half the size on
     blocks: int = 2  # residual blocks on the way down, on the way up and at the smallest size
-    loss: Literal["l1", "mse"] = "l1"
+    loss: Literal["l1", "mse"] = "l1"  # against clean images; that of neighbor2neighbor is squared
     supervision: Literal["clean", "neighbor2neighbor"] = "clean"  # neighbor2neighbor: the images are noisy themselves
     consistency: float = 2.0  # weight of the second term of Neighbor2Neighbor
     crop: int = 64  # side of the squares that are cut out of the images in training
-    degradations: tuple[Any, ...] = (GaussianNoise(noise_level=(0.0, STRONGEST)),)  # of clean images, in this order
+    degradations: tuple[Any, ...] | None = (
+        None  # in this order; None: Gaussian noise up to 55/255 where images are clean
+    )
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -53,7 +55,13 @@ class DenoiserConfig:
             "crop": (4, 4096),
         }
         check_ranges(self, limits)
-        object.__setattr__(self, "degradations", parse_degradations(self.degradations, where="degradations"))
+        for name, known in (("loss", ("l1", "mse")), ("supervision", ("clean", "neighbor2neighbor"))):
+            if getattr(self, name) not in known:
+                raise GenaugError(f"{name} must be one of {', '.join(known)}, got {shorten(getattr(self, name))}")
+        given: Any = self.degradations
+        if given is None:
+            given = (GaussianNoise(noise_level=(0.0, STRONGEST)),) if self.supervision == "clean" else ()
+        object.__setattr__(self, "degradations", parse_degradations(given, where="degradations"))
         if self.supervision == "clean" and not self.degradations:
             raise GenaugError(
                 "degradations must name what the clean images are to be restored from, got none; for images that are "
@@ -97,11 +105,12 @@ class Denoiser(Model):
         return noisy - self.network(noisy, noise_levels)  # type: ignore[no-any-return]
 
     def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return numbers (N, ...) that decide crop, symmetry, knowledge of the noise and neighbors, and a seed each."""
+        """Return numbers (N, ...) that decide crop, symmetry and what is known, and seeds of noise and of pairs."""
         return {
             "crop": draw_uniform((count, 3), generator, self.device),
             "known": draw_uniform((count,), generator, self.device),
             "seeds": draw_seeds(count, generator),
+            "pairs": draw_seeds(count, generator),
         }
 
     def training_loss(
@@ -109,10 +118,10 @@ class Denoiser(Model):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean error of restored crops on the [0, 1] scale, and the PSNR of the batch in decibels."""
         clean = crop_and_turn(to_float(images).float(), draws["crop"], size=self.config.crop)
-        noisy = degrade(clean, self.config.degradations, seeds=draws["seeds"])
+        noisy = degrade(clean, self.config.degradations or (), seeds=draws["seeds"])
         if self.config.supervision == "neighbor2neighbor":
             restore = partial(self._clean, noise_levels=noisy.new_zeros(len(noisy)))
-            loss = neighbor_loss(restore, to_model(noisy), seeds=draws["seeds"], consistency=self.config.consistency)
+            loss = neighbor_loss(restore, to_model(noisy), seeds=draws["pairs"], consistency=self.config.consistency)
             return loss, {}
         level = 2 * (noisy - clean).square().mean((1, 2, 3)).sqrt()  # in the range of the model
         level = torch.where(draws["known"] < KNOWN, level, 0.0)
@@ -179,7 +188,7 @@ class Denoiser(Model):
 
     def illustrate(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """Return three rows: degraded images, restored ones, and the images themselves."""
-        noisy = degrade(images, self.config.degradations, seeds=draw_seeds(len(images), generator))
+        noisy = degrade(images, self.config.degradations or (), seeds=draw_seeds(len(images), generator))
         return torch.cat([noisy.clamp(0, 1).to(self.device), self.restore(noisy), to_float(images).to(self.device)])
 
     def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
@@ -195,7 +204,7 @@ class Denoiser(Model):
         restored, degraded = [], []
         for part, seed in split_batches(16, rows, seeds):
             clean = to_float(images[part].to(self.device))
-            noisy = degrade(clean, self.config.degradations, seeds=seed)
+            noisy = degrade(clean, self.config.degradations or (), seeds=seed)
             restored.append(psnr(to_float(to_uint8(self.restore(noisy))), clean))
             degraded.append(psnr(noisy, clean))
         found = {"psnr": restored, "psnr_degraded": degraded}

@@ -218,13 +218,14 @@ def test_training_loss_is_its_definition(loss: str) -> None:
 
 
 def test_training_on_noisy_images_alone() -> None:
-    model = make_denoiser(supervision="neighbor2neighbor", consistency=1.5, degradations=(), crop=10)
+    model = make_denoiser(supervision="neighbor2neighbor", consistency=1.5, crop=10)
+    assert model.config.degradations == ()  # nothing is added to what is noisy already
     images = torch.rand(4, 1, 12, 12, generator=seeded())
     draws = model.draw_for_training(4, generator=seeded(3))
     found, _ = model.training_loss(images, torch.zeros(4, dtype=torch.int64), draws)
     crops = to_model(crop_and_turn(images, draws["crop"], size=10))
     expected = neighbor_loss(
-        lambda y: y - model.network(y, torch.zeros(4)), crops, seeds=draws["seeds"], consistency=1.5
+        lambda y: y - model.network(y, torch.zeros(4)), crops, seeds=draws["pairs"], consistency=1.5
     )
     torch.testing.assert_close(found, expected)
     assert model.measure(images, torch.zeros(4, dtype=torch.int64)) == {}
@@ -283,6 +284,8 @@ def test_fields_come_from_plain_values_and_go_back() -> None:
         ({"levels": 7}, "levels must be from 1 to 6, got 7"),
         ({"crop": 2}, "crop must be from 4 to 4096, got 2"),
         ({"consistency": float("nan")}, "consistency must be from 0 to 1000, got nan"),
+        ({"loss": "huber"}, "loss must be one of l1, mse, got 'huber'"),
+        ({"supervision": "none"}, "supervision must be one of clean, neighbor2neighbor, got 'none'"),
         ({"degradations": []}, "degradations must name what the clean images are to be restored from"),
         ({"degradations": [{"kind": "fog"}]}, r"degradations.0.kind: must be one of gaussian-noise, .* got 'fog'"),
         ({"degradations": [{"kind": "gaussian-noise", "noise_level": 20}]}, r"degradations.0.noise_level: must be"),
