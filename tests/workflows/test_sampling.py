@@ -333,7 +333,7 @@ def test_the_command_hands_all_on(here: Path, monkeypatch: pytest.MonkeyPatch) -
         "overwrite": True, "progress": False,
         "reading": {
             "image_column": "a", "label_column": "b", "root": Path("c"), "download": True, "resize": (8, 9),
-            "grayscale": True, "skip_bad": True, "memory_limit": 3.0,
+            "patches": None, "grayscale": True, "skip_bad": True, "memory_limit": 3.0,
         },
     }  # fmt: skip
 
