@@ -42,6 +42,13 @@ Patches = Annotated[
         "'--label-column none' takes no notice of them."
     ),
 ]
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        help="What a denoiser with model.supervision=pairs is to make of the images of --data, such as clean or other "
+        "noisy shots: a source of the same kind, with the same file names or order."
+    ),
+]
 Grayscale = Annotated[bool, typer.Option("--grayscale", help="Make all images gray.")]
 LimitPerClass = Annotated[int | None, typer.Option(help="Use at most this many images of each class.")]
 Longtail = Annotated[
@@ -53,7 +60,7 @@ MemoryLimit = Annotated[
 ]
 
 SIZES = "resize", "patches"
-READING = "image_column", "label_column", "root", "download", *SIZES, "grayscale", "skip_bad", "memory_limit"
+READING = "image_column", "label_column", "root", "download", *SIZES, "pairs", "grayscale", "skip_bad", "memory_limit"
 
 
 def one_line_errors(command: F) -> F:

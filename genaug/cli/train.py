@@ -17,6 +17,7 @@ from genaug.cli.options import (
     Longtail,
     MemoryLimit,
     Overwrite,
+    Pairs,
     Patches,
     Quiet,
     Resize,
@@ -46,6 +47,7 @@ def train_command(
     download: Download = False,
     resize: Resize = None,
     patches: Patches = None,
+    pairs: Pairs = None,
     grayscale: Grayscale = False,
     limit_per_class: LimitPerClass = None,
     longtail: Longtail = None,
@@ -72,6 +74,9 @@ def train_command(
     Example: [bold]genaug train digits-vae --data photos --resize 32x32 --set training.steps=5000[/bold]
 
     Example: [bold]genaug train digits-vae --data photos.csv --label-column species --resize 32x32 --skip-bad[/bold]
+
+    Example: [bold]genaug train denoiser-gray --data noisy --pairs clean --patches 96x96 --grayscale --set
+    model.supervision=pairs[/bold]
     """
     from genaug.data import load_data
     from genaug.data.check import check_data

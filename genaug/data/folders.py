@@ -38,7 +38,7 @@ def list_folder(folder: Path, *, split: str | None = None, classes: Classes = "n
             return _list_parts(folder, parts, split, classes)
         refuse_parts(split, str(folder))
         if _lacks_classes([folder], classes):
-            return _list_all([folder])
+            return _list_all(folder, [folder])
         names = _list_classes(folder)
         samples = _list_samples(folder, names)
     except OSError as problem:
@@ -50,25 +50,26 @@ def list_folder(folder: Path, *, split: str | None = None, classes: Classes = "n
             f"{folder / empty[0]}: a class folder must hold at least one image ({', '.join(SUFFIXES)}), "
             "got none; add images or remove the folder"
         )
-    return _make_listing(samples, names)
+    return _make_listing(folder, samples, names)
 
 
-def _make_listing(samples: Sequence[tuple[str, int]], names: Sequence[str]) -> Listing:
+def _make_listing(folder: Path, samples: Sequence[tuple[str, int]], names: Sequence[str]) -> Listing:
     return Listing(
         labels=torch.tensor([label for _, label in samples]),
         class_names=tuple(names),
         name=lambda index: samples[index][0],
         read=lambda index: decode_image(samples[index][0], samples[index][0]),
         measure=lambda index: measure_image(samples[index][0], samples[index][0]),
+        key=lambda index: os.path.splitext(os.path.relpath(samples[index][0], folder))[0],
     )
 
 
-def _list_all(roots: Sequence[Path]) -> Listing:
+def _list_all(folder: Path, roots: Sequence[Path]) -> Listing:
     """Return all images in `roots` and below as those of one class."""
     samples = [(path, 0) for root in roots for path in _list_images(str(root))]
     if not samples:
         raise DataError(f"{roots[0]}: must hold at least one image ({', '.join(SUFFIXES)}), got none")
-    return _make_listing(samples, ONE_CLASS)
+    return _make_listing(folder, samples, ONE_CLASS)
 
 
 def _lacks_classes(roots: Sequence[Path], classes: Classes) -> bool:
@@ -91,7 +92,7 @@ def _list_parts(folder: Path, parts: Sequence[str], split: str | None, classes: 
     chosen = choose_parts(parts, split, str(folder))
     roots = [folder / part for part in chosen]
     if _lacks_classes(roots, classes):
-        return _list_all(roots)
+        return _list_all(folder, roots)
     names = sorted({name for part in parts for name in _subfolders(folder / part)})
     samples: list[tuple[str, int]] = []
     for part in chosen:
@@ -99,7 +100,7 @@ def _list_parts(folder: Path, parts: Sequence[str], split: str | None, classes: 
         samples += _list_samples(folder / part, names)
     if not samples:
         raise DataError(f"{folder / chosen[0]}: must hold images in its class folders, got none")
-    listing = _make_listing(samples, names)
+    listing = _make_listing(folder, samples, names)
     warn_of_empty_classes(listing.labels, names, str(folder / chosen[0]) if len(chosen) == 1 else str(folder))
     return listing
 

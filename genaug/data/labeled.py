@@ -26,10 +26,11 @@ class LabeledImages:
         spec: channels, height, width and class names.
         skipped: what could not be read when these were loaded with `skip_bad`: name and reason of each image.
         origins: int64 (N,), a number of the image that each is a patch of; None where each is an image of its own.
+        paired: whether each is two images of one scene, the second one in the second half of the channels.
 
     Raises:
         DataError: images that are not uint8 (N, C, H, W), or that do not fit `spec`; labels or origins of another
-            number, labels out of range; a `spec` without class names.
+            number, labels out of range; a `spec` without class names; pairs with an odd number of channels.
 
     >>> spec = DataSpec(channels=1, height=8, width=8, class_names=("a", "b"))
     >>> data = LabeledImages(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), spec)
@@ -42,6 +43,7 @@ class LabeledImages:
     spec: DataSpec
     skipped: tuple[str, ...] = ()
     origins: Tensor | None = None
+    paired: bool = False
 
     def __post_init__(self) -> None:
         self.spec.check_images(self.images)
@@ -53,6 +55,8 @@ class LabeledImages:
         self.spec.check_labels(self.labels, count=len(self.images))
         if self.origins is not None and self.origins.shape != self.labels.shape:
             raise DataError(f"origins must be one for each of {len(self)} images, got {tuple(self.origins.shape)}")
+        if self.paired and self.spec.channels % 2:
+            raise DataError(f"paired images must have an even number of channels, got {self.spec.channels}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -111,7 +115,7 @@ class LabeledImages:
         else:
             images = self.images[index]
         origins = None if self.origins is None else self.origins[index]
-        return LabeledImages(images, self.labels[index], self.spec, origins=origins)
+        return LabeledImages(images, self.labels[index], self.spec, origins=origins, paired=self.paired)
 
     def split(self, fraction: float, *, seed: int) -> tuple[Tensor, Tensor]:
         """Return the indices that are kept and those held out, as `stratified_split`; patches of an image together.

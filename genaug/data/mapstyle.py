@@ -104,6 +104,7 @@ def list_dataset(dataset: Any, columns: Columns, *, skip_bad: bool = False) -> L
         read=lambda place: _take_image(_read_item(dataset, rows[place]), features, columns),
         measure=lambda place: sizes[place],
         skipped=tuple(skipped),
+        key=lambda place: rows[place],
     )
 
 

@@ -88,6 +88,8 @@ class Listing:
         read: gives the image of an index (PIL or a tensor), or raises `UnreadableImage`.
         measure: gives the (height, width) of what `read` gives, or raises `UnreadableImage`; it costs less.
         skipped: what was left out already, since it cannot be read: name and reason of each image.
+        key: what an image shares with its partner in another source (`genaug.data.pairs`): by default its place.
+        origins: int64 (N,), a number of the image that each is a patch of, where they are patches.
     """
 
     labels: Tensor
@@ -96,6 +98,8 @@ class Listing:
     read: Callable[[int], Any]
     measure: Callable[[int], Size]
     skipped: tuple[str, ...] = ()
+    key: Callable[[int], str | int] = int
+    origins: Tensor | None = None
 
 
 def read_listing(listing: Listing, options: ReadOptions) -> LabeledImages:
@@ -126,7 +130,43 @@ def read_listing(listing: Listing, options: ReadOptions) -> LabeledImages:
             check_unchanged(find_size(image, listing.name(index)), sizes[index], listing.name(index))
         good += [index] * stack.add(image, listing.name(index))
     images = finish_reading(stack, listing.labels[good], listing.class_names, skipped, total=total)
+    if listing.origins is not None:
+        return replace(images, origins=listing.origins[good])
     return images if sizes is None else replace(images, origins=torch.tensor(good))
+
+
+@dataclass(frozen=True)
+class WholeImages:
+    """Images of any size that are read one at a time, each time they are gone through: (name, uint8 (C, H, W)).
+
+    Each is gray or RGB by itself. Going through them raises a `DataError` for one that cannot be read; with `skip_bad`
+    only where that is so with all of them, and else there is a warning at the end.
+
+    Args:
+        listing: of the images; its classes are taken no notice of.
+        grayscale: make every image gray.
+        skip_bad: leave out images that cannot be read.
+        limit: take this many at most, the first ones.
+    """
+
+    listing: Listing
+    grayscale: bool = False
+    skip_bad: bool = False
+    limit: int | None = None
+
+    def __len__(self) -> int:
+        listed = len(self.listing.labels)
+        return listed if self.limit is None else min(self.limit, listed)
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        skipped = list(self.listing.skipped)
+        total = len(self) + len(skipped)
+        for index, image in read_each(self.listing.read, range(len(self)), skip_bad=self.skip_bad, skipped=skipped):
+            name = self.listing.name(index)
+            stack = ImageStack(1, grayscale=self.grayscale)
+            stack.add(image, name)
+            yield name, stack.finish()[0]
+        tell_skipped(skipped, total=total)
 
 
 def read_each(
@@ -176,13 +216,22 @@ def finish_reading(
     Raises:
         DataError: no image could be read.
     """
-    if not stack.added:
-        raise DataError(f"none of the {total} images can be read; the first one is {skipped[0]}")
-    if skipped:
-        more = [f"... and {len(skipped) - SHOWN} more"] if len(skipped) > SHOWN else []
-        lines = [f"skipped {len(skipped)} of {total} images, which cannot be read:", *skipped[:SHOWN], *more]
-        warnings.warn("\n  ".join(lines), stacklevel=3)
+    tell_skipped(skipped, total=total)
     images = stack.finish()
     channels, height, width = images.shape[1:]
     spec = DataSpec(channels=channels, height=height, width=width, class_names=class_names)
     return LabeledImages(images, labels, spec, skipped=tuple(skipped))
+
+
+def tell_skipped(skipped: Sequence[str], *, total: int) -> None:
+    """Warn of what was skipped of `total` images.
+
+    Raises:
+        DataError: that is all of them.
+    """
+    if skipped and len(skipped) == total:
+        raise DataError(f"none of the {total} images can be read; the first one is {skipped[0]}")
+    if skipped:
+        more = [f"... and {len(skipped) - SHOWN} more"] if len(skipped) > SHOWN else []
+        lines = [f"skipped {len(skipped)} of {total} images, which cannot be read:", *skipped[:SHOWN], *more]
+        warnings.warn("\n  ".join(lines), stacklevel=4)

@@ -17,8 +17,9 @@ from genaug.data.folders import list_folder
 from genaug.data.labeled import LabeledImages
 from genaug.data.labels import NO_CLASSES, Classes, Columns, without_classes
 from genaug.data.mapstyle import from_dataset, list_dataset
+from genaug.data.pairs import pair_images
 from genaug.data.parts import list_names, refuse_parts
-from genaug.data.reading import Listing, ReadOptions, read_listing
+from genaug.data.reading import Listing, ReadOptions, WholeImages, read_listing
 from genaug.data.splits import stratified_split
 from genaug.data.tables import find_parquet, is_saved_table, list_hub, list_parquet, list_saved, list_tables
 from genaug.data.vision import is_vision_name, open_vision, suggest_vision
@@ -42,6 +43,7 @@ def load_data(
     download: bool = False,
     resize: tuple[int, int] | None = None,
     patches: tuple[int, int] | None = None,
+    pairs: Any = None,
     grayscale: bool = False,
     limit_per_class: int | None = None,
     longtail: float | None = None,
@@ -74,13 +76,18 @@ def load_data(
     `label_column="none"`. Folders train, val and test without folders in them are then parts too, where there are no
     others beside them or `split` names one. An image smaller than a patch is left out; a warning counts such images.
 
+    With `pairs` each image is read together with its partner, whose channels follow its own: 2 where all images are
+    gray, 6 where one is not. The partner has the same path below its folder, but for the ending, or the same place in a
+    list, table or data set. Both are of one size, and cut and resized alike. Classes are those of `data`; they are not
+    needed, as with `patches`.
+
     Args:
         data: see above.
         split: the part to load, by default "train" where there are parts; "all" is everything. Data without parts are
             taken whole, and another part is refused for them.
         image_column: column of images (parquet, hub, CSV), by default "image", "img" or the only one of images.
-        label_column: column of classes, by default "label", "labels" or the only one of classes; with `patches` "none",
-            also for folders and other data, takes no notice of classes.
+        label_column: column of classes, by default "label", "labels" or the only one of classes; with `patches` or
+            `pairs` "none", also for folders and other data, takes no notice of classes.
         root: folder of a torchvision data set.
         download: let torchvision download into `root` what is not there.
         resize: (height, width) to resize to, bilinear and antialiased.
@@ -88,6 +95,8 @@ def load_data(
             it along each side, evenly spread, so that they overlap a little where it is no multiple of theirs
             (`place_patches`). Sizes are read first: of files from their headers; data sets given as objects are read
             twice, and may not change the size of an image in between.
+        pairs: the second images of the same scenes, a source of the same kind as `data`: what a denoiser that is
+            trained on pairs restores those of `data` into.
         grayscale: make every image gray.
         limit_per_class: take this many images of each class at most, the first of a shuffle by `seed`, before they are
             cut into patches.
@@ -104,7 +113,7 @@ def load_data(
         DataError: an unknown name; a path, part, column or root that is missing (the message says what there is);
             labels that are missing, negative, not whole, or of mixed kinds; without `skip_bad` a damaged image, named;
             images of several sizes without `resize` or `patches`, or all of them smaller than a patch; both of these
-            options; no room for the images on the disk.
+            options; images without a partner, or with one of another size; no room for the images on the disk.
 
     >>> data = load_data("digits", split="test", limit_per_class=5)
     >>> data.spec.size, len(data), data.classes[:3]
@@ -114,10 +123,65 @@ def load_data(
     >>> data.spec.size, len(data), data.classes
     ('3x32x32', 12, ['image'])
     """
+    options = ReadOptions(resize, grayscale, limit_per_class, longtail, seed, skip_bad, memory_limit, patches)
+    columns = _find_columns(image_column, label_column, optional=patches is not None or pairs is not None)
+    source = _find_source(data, split, columns, root=root, download=download)
+    if pairs is not None:
+        first = _list_source(source, columns, skip_bad=skip_bad)
+        unlabeled = Columns(image_column, classes="none")
+        try:
+            others = _find_source(pairs, split, unlabeled, root=root, download=download)
+            second = _list_source(others, unlabeled, skip_bad=skip_bad)
+        except DataError as problem:
+            raise DataError(f"pairs: {problem}") from None
+        return replace(read_listing(pair_images(first, second), options), paired=True)
+    if isinstance(source, Listing):
+        return read_listing(source, options)
+    if isinstance(source, LabeledImages):
+        return _load_images(source, options, columns.classes)
+    return _load_items(source, options, columns)
+
+
+def load_images(
+    data: Any,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    root: "str | os.PathLike[str] | None" = None,
+    download: bool = False,
+    grayscale: bool = False,
+    skip_bad: bool = False,
+    limit: int | None = None,
+) -> WholeImages:
+    """Return images of any size, uint8 (C, H, W), with their names, to go through one by one.
+
+    Only one at a time is in memory. Classes are taken no notice of. The other arguments are those of `load_data`, and
+    pixels come out as there, but that each image is gray or RGB by itself.
+
+    Args:
+        limit: take this many at most, the first ones.
+
+    Raises:
+        DataError: as `load_data` says; a `limit` below 1.
+
+    >>> photographs = load_images([torch.zeros(3, 48, 100), torch.zeros(1, 64, 64)])
+    >>> len(photographs), [tuple(image.shape) for name, image in photographs]
+    (2, [(3, 48, 100), (1, 64, 64)])
+    """
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise DataError(f"limit must be an integer of at least 1, got {shorten(limit)}; pass such as 100")
+    columns = Columns(image_column, classes="none")
+    source = _find_source(data, split, columns, root=root, download=download)
+    source = _list_source(source, columns, skip_bad=skip_bad)
+    return WholeImages(source, grayscale=grayscale, skip_bad=skip_bad, limit=limit)
+
+
+def _find_source(
+    data: Any, split: str | None, columns: Columns, *, root: "str | os.PathLike[str] | None", download: bool
+) -> Any:
+    """Return what `data` stands for: a listing, labeled images, or a data set that is read item by item."""
     if split is not None and (not isinstance(split, str) or not split):
         raise DataError(f"split must be the name of a part, such as train, got {shorten(split)}")
-    options = ReadOptions(resize, grayscale, limit_per_class, longtail, seed, skip_bad, memory_limit, patches)
-    columns = _find_columns(image_column, label_column, options)
     name = data if isinstance(data, str) else ""
     vision = is_vision_name(name)
     if not vision and (root is not None or download):
@@ -126,54 +190,59 @@ def load_data(
             f"{shorten(data)}{suggest_vision(name)}; leave --root and --download out"
         )
     if isinstance(data, LabeledImages):
-        return _load_images(data, options, columns.classes)
+        return data
     if name in BUILT_IN:
         if os.path.isdir(name):
             warnings.warn(
                 f"data {shorten(name)} is the built-in data set, and the folder ./{name} is not read; "
                 f"to mean the folder, pass ./{name}",
-                stacklevel=2,
+                stacklevel=3,
             )
-        return _load_images(BUILT_IN[name]("train" if split is None else split), options, columns.classes)
+        return BUILT_IN[name]("train" if split is None else split)
     if vision:
-        return _load_items(open_vision(name, split=split, root=root, download=download), options, columns)
+        return open_vision(name, split=split, root=root, download=download)
     if isinstance(data, (str, os.PathLike)):
-        return _load_path(data, split, options, columns)
+        return _list_path(data, split, columns)
     if isinstance(data, Mapping) and data and all(hasattr(part, "column_names") for part in data.values()):
-        return read_listing(list_tables(data, "the dict of data sets", split=split, columns=columns), options)
+        return list_tables(data, "the dict of data sets", split=split, columns=columns)
     refuse_parts(split, f"data {shorten(data)}")
-    return _load_items(data, options, columns)
+    return data
 
 
-def _find_columns(image: str | None, label: str | None, options: ReadOptions) -> Columns:
-    if options.patches is None:
+def _list_source(source: Any, columns: Columns, *, skip_bad: bool) -> Listing:
+    """Return a listing of what `_find_source` found."""
+    if isinstance(source, LabeledImages):
+        return _list_images(source, columns.classes)
+    return source if isinstance(source, Listing) else list_dataset(source, columns, skip_bad=skip_bad)
+
+
+def _find_columns(image: str | None, label: str | None, *, optional: bool) -> Columns:
+    if not optional:
         return Columns(image, label)
     if label == NO_CLASSES:
         return Columns(image, classes="none")
     return Columns(image, label, classes="optional")
 
 
-def _load_path(
-    data: "str | os.PathLike[str]", split: str | None, options: ReadOptions, columns: Columns
-) -> LabeledImages:
+def _list_path(data: "str | os.PathLike[str]", split: str | None, columns: Columns) -> Listing:
     path = expand(data, error=DataError)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as problem:  # too long a name, a part of it that may not be read
         raise DataError(f"data {shorten(os.fspath(data))}: cannot be read as a path ({problem})") from None
     if is_folder and is_saved_table(path):
-        return read_listing(list_saved(path, split=split, columns=columns), options)
+        return list_saved(path, split=split, columns=columns)
     files = find_parquet(path, is_folder=is_folder, exists=exists)
     if files:
-        return read_listing(list_parquet(files, str(path), split=split, columns=columns), options)
+        return list_parquet(files, str(path), split=split, columns=columns)
     if exists and path.suffix.lower() in (".csv", ".tsv") and not is_folder:
-        return read_listing(list_csv(path, split=split, columns=columns), options)
+        return list_csv(path, split=split, columns=columns)
     if not exists and isinstance(data, str) and HUB_NAME.fullmatch(data) and not Path(data).parent.is_dir():
-        return read_listing(list_hub(data, split=split, columns=columns), options)
+        return list_hub(data, split=split, columns=columns)
     if not is_folder:
         raise _not_found(data, path, exists=exists)
     _refuse_columns(columns, str(path))
-    return read_listing(list_folder(path, split=split, classes=columns.classes), options)
+    return list_folder(path, split=split, classes=columns.classes)
 
 
 def _not_found(data: "str | os.PathLike[str]", path: Path, *, exists: bool) -> DataError:
@@ -204,18 +273,19 @@ def _refuse_columns(columns: Columns, where: str) -> None:
 def _load_images(images: LabeledImages, options: ReadOptions, classes: Classes) -> LabeledImages:
     """Return what `options` want of labeled images; the images given are not changed."""
     if options.patches is not None:
-        return read_listing(_list_images(images, classes), options)
+        return replace(read_listing(_list_images(images, classes), options), paired=images.paired)
     limit = options.memory_limit
     kept = images.subset(options.select(images.labels), memory_limit=limit) if options.selects else images
     same_size = options.resize is None or tuple(kept.images.shape[-2:]) == options.resize
     if same_size and not (options.grayscale and kept.spec.channels != 1):
         return kept
-    return from_dataset(kept, resize=options.resize, grayscale=options.grayscale, memory_limit=limit)
+    read = from_dataset(kept, resize=options.resize, grayscale=options.grayscale, memory_limit=limit)
+    return replace(read, origins=kept.origins, paired=kept.paired)
 
 
 def _list_images(images: LabeledImages, classes: Classes) -> Listing:
     if not len(images):
-        raise DataError("data must hold at least one image to be cut into patches, got none")
+        raise DataError("data must hold at least one image, got none")
     labels, names = without_classes(len(images)) if classes == "none" else (images.labels, images.spec.class_names)
     height, width = images.images.shape[2:]
     return Listing(
@@ -224,6 +294,7 @@ def _list_images(images: LabeledImages, classes: Classes) -> Listing:
         name="image {}".format,
         read=lambda index: images.images[index],
         measure=lambda index: (height, width),
+        origins=images.origins,
     )
 
 

@@ -1,7 +1,8 @@
 """Images of any kind, one by one, into one preallocated uint8 tensor."""
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +22,19 @@ DARK = 4096  # cameras of 12 bits write levels below this into 16: as 8 bits the
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as in PIL
 
 
+class Pair(NamedTuple):
+    """Two images of one scene and size: what is to be restored, and what it is to become."""
+
+    first: Any
+    second: Any
+
+
 class ImageStack:
     """A uint8 tensor (N, C, H, W) that is filled image by image; the first one, or `patches`, sets the size.
 
     PIL images are gray (C = 1) as long as all of them are, and RGB from the first other one on. Gray of 16 bits is
-    divided by 257, which maps 65535 to 255. Transparent pixels are laid on white.
+    divided by 257, which maps 65535 to 255. Transparent pixels are laid on white. The channels of a `Pair` stand one
+    after another: it is gray (C = 2), or color (C = 6), as a whole.
 
     Args:
         count: the most images that will be added, or patches of them.
@@ -67,25 +76,27 @@ class ImageStack:
     def add(self, image: Any, name: str) -> int:
         """Add a PIL image, or a tensor (C, H, W) of uint8 or of floats in [0, 1]; return how many images that gives.
 
-        That is one, or the number of its patches; `name` is for messages.
+        That is one, or the number of its patches; `name` is for messages. A `Pair` of them counts as one image.
 
         Raises:
             DataError: another type, mode or range; another size or number of channels than the first image has; no room
                 for all images.
         """
-        is_pil = isinstance(image, Image.Image)
-        pixels = self._from_pil(image, name) if is_pil else self._from_tensor(image, name)
+        parts = image if isinstance(image, Pair) else (image,)
+        is_pil = all(isinstance(part, Image.Image) for part in parts)
+        pixels = _join([self._convert(part, name) for part in parts], name, grows=is_pil)
         channels, height, width = pixels.shape
         cut_height, cut_width = self.patches or (height, width)
         if self.added == 0:
             self.first, self.from_pil = name, is_pil
             self.images = self._allocate(channels, cut_height, cut_width)
-        if is_pil and self.from_pil and self.images.shape[1] == 1 and channels == 3:
+        if is_pil and self.from_pil and channels == 3 * self.images.shape[1]:
             self._become_color()
         self._check_shape(pixels, name, grows=is_pil and self.from_pil)
+        if channels < self.images.shape[1]:
+            pixels = pixels.repeat_interleave(3, dim=0)
         places = place_patches((height, width), (cut_height, cut_width))
         for number, (top, left) in enumerate(places, start=self.added):
-            # Gray pixels are repeated in each channel.
             self.images[number] = pixels[:, top : top + cut_height, left : left + cut_width]
         self.added += len(places)
         return len(places)
@@ -111,7 +122,7 @@ class ImageStack:
                 f"images must be of one size, but {self.first} is {expected[1]}x{expected[2]} and {name} is "
                 f"{got[1]}x{got[2]} (height x width); resize them with --resize 32x32 or resize=(32, 32)"
             )
-        if got[0] != expected[0] and not (grows and got[0] == 1):
+        if got[0] != expected[0] and not (grows and 3 * got[0] == expected[0]):
             raise DataError(
                 f"images must have one number of channels, but {self.first} has {expected[0]} and {name} has {got[0]}; "
                 "convert them to the same"
@@ -122,8 +133,13 @@ class ImageStack:
 
     def _become_color(self) -> None:
         gray = self.images
-        self.images = self._allocate(3, *gray.shape[2:])
-        self.images[: self.added] = gray[: self.added]
+        self.images = self._allocate(3 * gray.shape[1], *gray.shape[2:])
+        for channel in range(gray.shape[1]):
+            self.images[: self.added, 3 * channel : 3 * channel + 3] = gray[: self.added, channel : channel + 1]
+
+    def _convert(self, image: Any, name: str) -> Tensor:
+        """Return one image as uint8 (C, H, W)."""
+        return self._from_pil(image, name) if isinstance(image, Image.Image) else self._from_tensor(image, name)
 
     def _from_pil(self, image: Image.Image, name: str) -> Tensor:
         """Return the pixels of a PIL image as uint8 (1, H, W) or (3, H, W)."""
@@ -174,11 +190,13 @@ def check_size(size: Any, *, name: str) -> Size:
 
 
 def find_size(image: Any, name: str) -> Size:
-    """Return (height, width) of a PIL image or a tensor (C, H, W).
+    """Return (height, width) of a PIL image or a tensor (C, H, W), or of the first of a `Pair`.
 
     Raises:
         DataError: another type, shape or range; the message calls the image `name`.
     """
+    if isinstance(image, Pair):
+        image = image.first
     if isinstance(image, Image.Image):
         return image.height, image.width
     _check_tensor(image, name)
@@ -194,6 +212,19 @@ def _check_tensor(image: Any, name: str) -> None:
     check_images(image, name=f"{name}: the image")
     if image.ndim != 3 or not 1 <= image.shape[0] <= MAX_CHANNELS or image.numel() == 0:
         raise DataError(f"{name}: the image must have shape (C, H, W), got {tuple(image.shape)}")
+
+
+def _join(parts: Sequence[Tensor], name: str, *, grows: bool) -> Tensor:
+    """Return images (C, H, W) as one, their channels one after another; where it `grows`, gray becomes color."""
+    if len(parts) == 1:
+        return parts[0]
+    channels = max(len(part) for part in parts)
+    if grows:
+        parts = [part.expand(channels, -1, -1) for part in parts]
+    if any(len(part) != channels for part in parts):
+        got = " and ".join(str(len(part)) for part in parts)
+        raise DataError(f"{name}: both images must have one number of channels, got {got}; convert them to the same")
+    return torch.cat(list(parts))
 
 
 def _flatten(image: Image.Image) -> Image.Image:

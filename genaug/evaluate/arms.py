@@ -1,6 +1,6 @@
 """An arm: one way to train the classifier of a comparison."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from genaug.data import LabeledImages
+from genaug.degradations import Degradation, degrade
 from genaug.errors import GenaugError, shorten
+from genaug.images import to_uint8
 from genaug.mixing import MixedDataset
 from genaug.mixing.targets import Target
-from genaug.seeding import derive_seed, own_randomness
+from genaug.models.running import draw_seeds
+from genaug.seeding import derive_seed, make_generator, own_randomness
 from genaug.training.schedules import ClassSampler, cosine_with_warmup
 
 
@@ -63,11 +66,12 @@ def train_classifier(
     seed: int,
     device: torch.device,
     on_step: Callable[[], None],
+    degradations: Sequence[Degradation] = (),
 ) -> tuple[nn.Module, list[int]]:
     """Train a new classifier on `train` under `arm`; return it, in evaluation mode, and the class counts it drew from.
 
-    Weights at the start, the draws of classes, dropout and what `transform` draws depend on `seed` alone, so that arms
-    are paired.
+    Weights at the start, the draws of classes, dropout and what `transform` and `degradations` draw depend on `seed`
+    alone, so that arms are paired. Degraded images, new ones in every batch, are rounded to uint8, as in a file.
     """
     with own_randomness(derive_seed(seed, "classifier"), device):
         net = classifier(train.spec).to(device).train()
@@ -87,6 +91,9 @@ def train_classifier(
         if arm.transform is not None:
             with own_randomness(derive_seed(seed, "classifier transform", step), torch.device("cpu")):
                 images = torch.stack([_transform(arm.transform, image) for image in images])
+        if degradations:
+            seeds = draw_seeds(len(images), make_generator(seed, "classifier degradations", step))
+            images = to_uint8(degrade(images, degradations, seeds=seeds))
         with own_randomness(derive_seed(seed, "classifier dropout", step), device):
             loss = F.cross_entropy(net(images.to(device)), labels.to(device))
         optimizer.zero_grad(set_to_none=True)

@@ -152,9 +152,7 @@ def compare_arms(
     """
     if rival not in arms:
         raise GenaugError(f"rival must be one of the arms {shorten(list(arms))}, got {shorten(rival)}")
-    seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
-    if not seeds or len(set(seeds)) != len(seeds) or any(type(seed) is not int for seed in seeds):
-        raise GenaugError(f"seeds must be at least one integer, none twice, got {shorten(seeds)}")
+    seeds = list_seeds(seeds)
     where = choose_device(device)
     budget = Budget(steps=steps, batch_size=batch_size, learning_rate=learning_rate)
     results = None if output is None else expand(output)
@@ -187,6 +185,21 @@ def compare_arms(
                 if results is not None:
                     write_json(results, comparison.to_dict())
     return comparison
+
+
+def list_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """Return seeds as they are given, or 0, 1, ... for their number.
+
+    Raises:
+        GenaugError: no seeds, one twice, or something else among them.
+
+    >>> list_seeds(3)
+    [0, 1, 2]
+    """
+    listed = list(range(seeds) if isinstance(seeds, int) else seeds)
+    if not listed or len(set(listed)) != len(listed) or any(type(seed) is not int for seed in listed):
+        raise GenaugError(f"seeds must be at least one integer, none twice, got {shorten(listed)}")
+    return listed
 
 
 def check_parts(train: LabeledImages, test: LabeledImages) -> None:

@@ -68,6 +68,25 @@ class Model(SavedModel):
         """
         raise GenaugError(f"family {cls.family} cannot start from another model")
 
+    @classmethod
+    def learned_spec(cls, spec: DataSpec, config: Any, *, paired: bool) -> DataSpec:
+        """Return the specification of a model that learns from data of `spec`; by default the same.
+
+        Args:
+            spec: of the data.
+            config: fields of this family.
+            paired: whether the data are pairs, `spec` that of both images of one together.
+
+        Raises:
+            DataError: pairs for a family that learns from single images, as all do by default.
+        """
+        if paired:
+            raise DataError(
+                f"data must be single images for family {cls.family}, got pairs, of {spec.channels} channels together; "
+                "leave --pairs (pairs=) out, or train family denoiser with model.supervision=pairs"
+            )
+        return spec
+
     def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what `training_loss` needs of random numbers for `count` images, one row for each; by default nothing.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genaug.degradations import GaussianNoise, degrade, parse_degradations
-from genaug.errors import GenaugError, check_ranges, check_share, shorten
+from genaug.errors import DataError, GenaugError, check_ranges, check_share, shorten
 from genaug.images import from_model, to_float, to_model, to_uint8
 from genaug.models.base import Model, check_noisy
 from genaug.models.denoiser_network import NoiseNet
@@ -23,6 +23,7 @@ from genaug.spec import DataSpec
 STRONGEST = 55 / 255  # noise level that the default recipe goes up to, as DnCNN-B's (Zhang et al. 2017)
 KNOWN = 0.25  # share of training images whose noise level the network is told
 TILE = 1024
+CHOICES = {"loss": ("l1", "mse"), "supervision": ("clean", "neighbor2neighbor", "pairs")}
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class DenoiserConfig:
     width: int = 32  # channels at half the size, doubled at each further halving
     levels: int = 3  # sizes that the network works at, from half the size on
     blocks: int = 2  # residual blocks on the way down, on the way up and at the smallest size
-    loss: Literal["l1", "mse"] = "l1"  # against clean images; that of neighbor2neighbor is squared
-    supervision: Literal["clean", "neighbor2neighbor"] = "clean"  # neighbor2neighbor: the images are noisy themselves
+    loss: Literal["l1", "mse"] | None = None  # None: mse of pairs, else l1; that of neighbor2neighbor is squared
+    # neighbor2neighbor: the images are noisy themselves; pairs: the first image is to become the second
+    supervision: Literal["clean", "neighbor2neighbor", "pairs"] = "clean"
     consistency: float = 2.0  # weight of the second term of Neighbor2Neighbor
     crop: int = 64  # side of the squares that are cut out of the images in training
     degradations: tuple[Any, ...] | None = (
@@ -55,7 +57,9 @@ class DenoiserConfig:
             "crop": (4, 4096),
         }
         check_ranges(self, limits)
-        for name, known in (("loss", ("l1", "mse")), ("supervision", ("clean", "neighbor2neighbor"))):
+        if self.loss is None:
+            object.__setattr__(self, "loss", "mse" if self.supervision == "pairs" else "l1")
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise GenaugError(f"{name} must be one of {', '.join(known)}, got {shorten(getattr(self, name))}")
         given: Any = self.degradations
@@ -65,7 +69,12 @@ class DenoiserConfig:
         if self.supervision == "clean" and not self.degradations:
             raise GenaugError(
                 "degradations must name what the clean images are to be restored from, got none; for images that are "
-                "noisy themselves choose supervision: neighbor2neighbor"
+                "noisy themselves choose supervision: neighbor2neighbor, for pairs of images supervision: pairs"
+            )
+        if self.supervision == "pairs" and self.degradations:
+            raise GenaugError(
+                "degradations must be left out with supervision: pairs, whose first images are what is to be restored, "
+                f"got {shorten([step.kind for step in self.degradations])}"
             )
 
 
@@ -75,6 +84,13 @@ class Denoiser(Model):
     Restores x from y = x + n as y - f(y), f being a `NoiseNet`. Trained on clean images, with noise that is drawn anew
     for each, it approximates E[x | y] (with `loss: mse`; the median with `l1`). Trained on noisy images alone it learns
     the same where their noise is independent between pixels and of mean zero (Neighbor2Neighbor, Huang et al. 2021).
+
+    Trained on pairs it restores the first image of each into the second. Where that one is clean, this is plain
+    supervised learning. Where it is another noisy shot of the scene, with noise of its own, this is Noise2Noise
+    (Lehtinen et al. 2018): the squared error is least at the mean of what the second image may be, which noise of mean
+    zero leaves at E[x | y]; the absolute error at its median (section 2), which is another where the noise is not
+    symmetric. So `loss: mse`, the default for pairs, is the one for noisy second images; `l1` is for clean ones. Noise
+    that is cut off at black and white is not of mean zero there, and what is restored is off by as much.
 
     Its `spec` has neither size nor classes.
 
@@ -100,6 +116,29 @@ class Denoiser(Model):
         super().__init__(DataSpec(channels=spec.channels), config)
         self.network = NoiseNet(spec.channels, width=config.width, levels=config.levels, blocks=config.blocks)
 
+    @classmethod
+    def learned_spec(cls, spec: DataSpec, config: DenoiserConfig, *, paired: bool) -> DataSpec:
+        """Return the specification of a model that learns from data of `spec`: of one image, where they are pairs."""
+        wanted = config.supervision == "pairs"
+        if paired and not wanted:
+            raise DataError(
+                f"data must be single images for supervision: {config.supervision}, got pairs, of {spec.channels} "
+                "channels together; set model.supervision=pairs, or leave --pairs (pairs=) out"
+            )
+        if wanted and not paired:
+            raise DataError(
+                f"data must be pairs for supervision: pairs, got single images {spec.size}; name the images that they "
+                "are to become with --pairs (pairs=)"
+            )
+        return replace(spec, channels=spec.channels // 2) if paired else spec
+
+    def _pair(self, images: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is to be restored, and into what, both (N, C, H, W), of float images or pairs (N, 2C, H, W)."""
+        if self.config.supervision == "pairs":
+            noisy, target = images.chunk(2, dim=1)
+            return noisy, target
+        return degrade(images, self.config.degradations or (), seeds=seeds), images
+
     def _clean(self, noisy: Tensor, noise_levels: Tensor) -> Tensor:
         """Return what is left of images in [-1, 1], or beyond it, without their noise; differentiable."""
         return noisy - self.network(noisy, noise_levels)  # type: ignore[no-any-return]
@@ -116,16 +155,21 @@ class Denoiser(Model):
     def training_loss(
         self, images: Tensor, labels: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean error of restored crops on the [0, 1] scale, and the PSNR of the batch in decibels."""
-        clean = crop_and_turn(to_float(images).float(), draws["crop"], size=self.config.crop)
-        noisy = degrade(clean, self.config.degradations or (), seeds=draws["seeds"])
+        """Return the mean error of restored crops on the [0, 1] scale, and the PSNR of the batch in decibels.
+
+        Both images of a pair, (N, 2C, H, W) together, are cut and turned alike.
+        """
+        crops = crop_and_turn(to_float(images).float(), draws["crop"], size=self.config.crop)
+        noisy, target = self._pair(crops, draws["seeds"])
+        level = noisy.new_zeros(len(noisy))  # unknown
         if self.config.supervision == "neighbor2neighbor":
-            restore = partial(self._clean, noise_levels=noisy.new_zeros(len(noisy)))
+            restore = partial(self._clean, noise_levels=level)
             loss = neighbor_loss(restore, to_model(noisy), seeds=draws["pairs"], consistency=self.config.consistency)
             return loss, {}
-        level = 2 * (noisy - clean).square().mean((1, 2, 3)).sqrt()  # in the range of the model
-        level = torch.where(draws["known"] < KNOWN, level, 0.0)
-        error = (self._clean(to_model(noisy), level) - to_model(clean)) / 2
+        if self.config.supervision == "clean":
+            level = 2 * (noisy - target).square().mean((1, 2, 3)).sqrt()  # in the range of the model
+            level = torch.where(draws["known"] < KNOWN, level, 0.0)
+        error = (self._clean(to_model(noisy), level) - to_model(target)) / 2
         squared = error.detach().square().mean()
         loss = error.square().mean() if self.config.loss == "mse" else error.abs().mean()
         return loss, {"psnr": -10 * squared.log10()}
@@ -138,15 +182,22 @@ class Denoiser(Model):
         Args:
             images: uint8 in [0, 255], or finite floats whose noise may lead out of [0, 1].
             noise_level: standard deviation of the noise on the [0, 1] scale, where it is known; else it is estimated.
+                For models with `supervision: clean` only: others never learn what it means.
             tile: longest side that is computed at once; larger images are cut into tiles, without seams.
             batch_size: images that are computed at once.
 
         Raises:
             DataError: images of other channels, another type, or with values that are not finite.
-            GenaugError: a `noise_level` below 0 or above 1, a `tile` or `batch_size` below 1.
+            GenaugError: a `noise_level` below 0 or above 1, or for a model that has no use for it; a `tile` or
+                `batch_size` below 1.
         """
         check_noisy(images, self.spec)
         level = 0.0 if noise_level is None else 2 * check_share(noise_level, name="noise_level")
+        if level and self.config.supervision != "clean":
+            raise GenaugError(
+                f"noise_level must be left out for a model with supervision: {self.config.supervision}, which was told "
+                f"none in training, got {noise_level:g}"
+            )
 
         def run(part: Tensor) -> Tensor:
             return self._clean(part, part.new_full((len(part),), level))
@@ -184,29 +235,30 @@ class Denoiser(Model):
         if seeds is None:
             seeds = draw_seeds(len(images), generator)
         noisy = degrade(images, [GaussianNoise(noise_level=level)] if level else [], seeds=seeds)
-        return self.restore(noisy, noise_level=level or None, batch_size=batch_size)
+        known = level if level and self.config.supervision == "clean" else None
+        return self.restore(noisy, noise_level=known, batch_size=batch_size)
 
     def illustrate(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Return three rows: degraded images, restored ones, and the images themselves."""
-        noisy = degrade(images, self.config.degradations or (), seeds=draw_seeds(len(images), generator))
-        return torch.cat([noisy.clamp(0, 1).to(self.device), self.restore(noisy), to_float(images).to(self.device)])
+        """Return three rows: degraded images, restored ones, and the images themselves; of pairs the second ones."""
+        noisy, target = self._pair(to_float(images), draw_seeds(len(images), generator))
+        return torch.cat([noisy.clamp(0, 1).to(self.device), self.restore(noisy), target.to(self.device)])
 
     def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
         """Return mean PSNR in decibels of restored held-out images, rounded to 8 bits, and of degraded ones.
 
-        Without clean images (`supervision: neighbor2neighbor` of images that are noisy themselves) there is nothing to
-        compare with, and no score.
+        Those of pairs are of the first image, restored and as it is, against the second: where that one is noisy too,
+        its noise bounds both. Without clean images (`supervision: neighbor2neighbor` of images that are noisy
+        themselves) there is nothing to compare with, and no score.
         """
         rows = torch.arange(len(images)) if rows is None else rows
-        if not self.config.degradations:
+        if self.config.supervision == "neighbor2neighbor" and not self.config.degradations:
             return {}
         seeds = draw_seeds(len(rows), torch.Generator().manual_seed(0))
         restored, degraded = [], []
         for part, seed in split_batches(16, rows, seeds):
-            clean = to_float(images[part].to(self.device))
-            noisy = degrade(clean, self.config.degradations or (), seeds=seed)
-            restored.append(psnr(to_float(to_uint8(self.restore(noisy))), clean))
-            degraded.append(psnr(noisy, clean))
+            noisy, target = self._pair(to_float(images[part].to(self.device)), seed)
+            restored.append(psnr(to_float(to_uint8(self.restore(noisy))), target))
+            degraded.append(psnr(noisy, target))
         found = {"psnr": restored, "psnr_degraded": degraded}
         scores = {name: round(float(torch.cat(values).mean()), 3) for name, values in found.items()}
         return {**scores, "held_out_images": len(rows)}

@@ -146,7 +146,7 @@ def _build(
 ) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(recipe.seed, "init"))
-        model = create(recipe, images.spec, start)
+        model = create(recipe, images.spec, start, paired=images.paired)
     model.to(device).train()
     model.fit_before_training(images.images, images.labels, rows=kept)
     ema = AveragedModel(model, multi_avg_fn=ema_with_ramp(recipe.training.ema_decay))

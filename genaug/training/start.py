@@ -36,14 +36,16 @@ def find_start(name: str | Path | None) -> Start | None:
         raise RecipeError(f"start: {problem}") from None
 
 
-def create(recipe: Recipe, spec: DataSpec, start: Start | None) -> Model:
-    """Return a new model of the recipe, or one with what its family takes over of `start`.
+def create(recipe: Recipe, spec: DataSpec, start: Start | None, *, paired: bool = False) -> Model:
+    """Return a new model of the recipe, for data of `spec`, or one with what its family takes over of `start`.
 
     Raises:
         RecipeError: a start that the family or the recipe has no use for, or that cannot be read.
-        DataError: a start of other images or classes.
+        DataError: a start of other images or classes; pairs (`paired`) where single images are wanted, or the other way
+            round.
     """
     family = FAMILIES[recipe.family]
+    spec = family.learned_spec(spec, recipe.model, paired=paired)
     if start is None:
         return family(spec, recipe.model)
     try:

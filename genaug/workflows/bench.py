@@ -12,11 +12,12 @@ from torch.utils.data import TensorDataset, default_collate
 
 from genaug.bank import SampleBank
 from genaug.data import load_data
-from genaug.errors import GenaugError
+from genaug.errors import GenaugError, shorten
 from genaug.images import to_uint8
 from genaug.mixing import MixedDataset
 from genaug.seeding import make_generator
 from genaug.spec import DataSpec
+from genaug.workflows.bench_denoise import bench_denoise
 from genaug.workflows.bench_engine import bench_engine
 from genaug.workflows.bench_loaders import bench_loaders
 from genaug.workflows.bench_pythae import BATCH, CONFIG, make_sides
@@ -27,18 +28,26 @@ from genaug.workflows.timing import Row, take_turns, time_call, time_process
 from genaug.zoo import load
 
 
-def run_benchmarks(name: str = "all", *, repeats: int = 15) -> None:
+def run_benchmarks(name: str = "all", *, repeats: int = 15, data: Any = None) -> None:
     """Run one benchmark, or all, and print a table of medians and ratios.
 
+    Args:
+        name: of a benchmark, or "all".
+        repeats: measurements of each side, but for `denoise`, which goes through its images once.
+        data: clean images to measure denoisers on; see `bench_denoise`.
+
     Raises:
-        GenaugError: an unknown name.
+        GenaugError: an unknown name, or data for a benchmark that takes none.
     """
     chosen = list(BENCHMARKS) if name == "all" else [name]
     if name not in ("all", *BENCHMARKS):
         raise GenaugError(f"name must be one of {', '.join(BENCHMARKS)} or all, got {name!r}")
+    if data is not None and name != "denoise":
+        raise GenaugError(f"data are for the benchmark denoise alone, got {shorten(data)} for {name}; leave --data out")
+    benchmarks: dict[str, Callable[[int], list[Row]]] = {**BENCHMARKS, "denoise": lambda repeats: bench_denoise(data)}
     table = Table("benchmark", "genaug", "rival", "ratio", "target")
     for benchmark in chosen:
-        for title, ours, rivals, target in BENCHMARKS[benchmark](repeats):
+        for title, ours, rivals, target in benchmarks[benchmark](repeats):
             ratio = f"{ours / rivals:.3f}" if not math.isnan(rivals) else "-"
             cells = [f"{1000 * value:.2f} ms" if not math.isnan(value) else "-" for value in (ours, rivals)]
             table.add_row(title, *cells, ratio, target)
@@ -139,6 +148,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "sampling": bench_sampling,
     "transforms": bench_transforms,
     "loaders": bench_loaders,
+    "denoise": lambda repeats: bench_denoise(),
     "jitter": bench_jitter,
     "scale": bench_scale,
 }

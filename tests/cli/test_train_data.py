@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from genaug.cli import app
 from genaug.cli.train import train_command
+from genaug.data import load_data
 from genaug.data.allocation import MEMORY_LIMIT
 
 RECIPE = """\
@@ -89,6 +90,78 @@ def test_patches_of_images_of_any_size(here: Path) -> None:
     assert list(spec(here)["class_names"]) == ["image"]
     dry = CliRunner().invoke(app, ["train", "tiny.yaml", "--data", "photographs", "--patches", "16x12", "--dry-run"])
     assert f"{2 * 4 + 3 * 2 + 2 * 3} images 3x16x12" in dry.stderr
+
+
+PAIRS = """\
+family: denoiser
+model: {width: 4, levels: 1, blocks: 1, crop: 8, supervision: pairs}
+training: {steps: 2, batch_size: 4, log_every: 1, sample_every: 2, save_every: 2, validation_fraction: 0.4}
+"""
+
+
+@pytest.fixture
+def shots(here: Path) -> Path:
+    """Folders `noisy` and `clean` of five color photographs of several sizes, and the recipe `tiny.yaml` of pairs."""
+    (here / "tiny.yaml").write_text(PAIRS)
+    draw = np.random.default_rng(0)
+    for number, side in enumerate([24, 16, 20, 24, 16]):
+        for kind, suffix in (("noisy", "bmp"), ("clean", "png")):
+            (here / kind).mkdir(exist_ok=True)
+            pixels = draw.integers(0, 256, (side, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(here / kind / f"{number}.{suffix}")
+    return here
+
+
+def test_pairs_of_images(shots: Path) -> None:
+    result = train("--data", "noisy", "--pairs", "clean", "--patches", "16x16")
+    assert result.exit_code == 0, result.output
+    assert (spec(shots)["channels"], spec(shots)["height"]) == (3, None)
+    with Image.open(shots / "run" / "samples" / "final.png") as picture:
+        assert (picture.mode, picture.height) == ("RGB", 3 * (32 + 2) + 2)  # patches twice as large, in a frame of 2
+    lines = dict(line.split(": ") for line in result.stdout.splitlines())
+    assert {"psnr", "psnr_degraded", "held_out_images"} <= set(lines)
+    noisy, clean = (load_data(shots / kind, patches=(16, 16)) for kind in ("noisy", "clean"))
+    _, held_out = noisy.split(0.4, seed=0)
+    squared = (noisy.images[held_out].double() - clean.images[held_out]).square().mean((1, 2, 3)) / 255**2
+    assert int(lines["held_out_images"]) == len(held_out)
+    assert float(lines["psnr_degraded"]) == pytest.approx(float(-10 * squared.log10().mean()), abs=1e-3)
+    dry = train("--data", "noisy", "--pairs", "clean", "--patches", "16x16", "--grayscale", "--dry-run")
+    assert f"{len(noisy)} images 2x16x16" in dry.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--set", "model.supervision=clean"],
+            "must be single images for supervision: clean, got pairs, of 6 channels",
+        ),
+        (
+            ["--set", "family=vae", "--set", "model={}"],
+            "must be single images for family vae, got pairs, of 6 channels",
+        ),
+        (["--set", "model.degradations=[{kind: clip}]"], "degradations: must be left out with supervision: pairs"),
+        (["--pairs", "cleaner"], "pairs: data must be a folder or a known name, got 'cleaner'"),
+        (["--pairs", "my photos"], "must have a partner in pairs, of the same path below the folder"),
+        (["--pairs", "digits"], "must have a partner in pairs"),
+    ],
+)
+def test_errors_with_pairs_are_one_line(shots: Path, arguments: list[str], words: str) -> None:
+    result = train("--data", "noisy", "--pairs", "clean", "--patches", "16x16", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+    assert not (shots / "run").exists()
+
+
+def test_pairs_without_partners_are_one_line(shots: Path) -> None:
+    result = train("--data", "noisy", "--patches", "16x16")
+    assert "data must be pairs for supervision: pairs, got single images 3x16x16; name the images" in result.stderr
+    assert result.stderr.count("\n") == 1
+    (shots / "clean" / "3.png").unlink()
+    result = train("--data", "noisy", "--pairs", "clean", "--patches", "16x16")
+    assert result.stderr.startswith("error: noisy/3.bmp: must have a partner in pairs")
 
 
 def test_classes_of_patches_are_kept_or_not_looked_at(here: Path) -> None:

@@ -237,7 +237,7 @@ class TestObjects:
         assert load_data(digits, patches=(4, 8)).fingerprint() == data.fingerprint()
         assert load_data(digits, patches=(4, 8), label_column="none").classes == ["image"]
         assert torch.equal(load_data(digits, patches=(8, 8)).images, digits.images)
-        refused(digits.subset([]), "data must hold at least one image to be cut into patches, got none")
+        refused(digits.subset([]), "data must hold at least one image, got none")
 
     def test_torchvision(self, tmp_path: Path) -> None:
         write(tmp_path / "a", [0, 2])

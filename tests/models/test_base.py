@@ -364,3 +364,12 @@ def test_a_family_without_extras() -> None:
     assert model.fit_after_training(torch.zeros(0), torch.zeros(0)) is None
     with pytest.raises(NotImplementedError):
         model.training_loss(torch.zeros(0), torch.zeros(0), {})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("channels", [2, 6])
+def test_pairs_are_refused_by_name_unless_they_are_learned_from(name: str, channels: int) -> None:
+    family, spec = FAMILIES[name], DataSpec(channels, 8, 8, ("a", "b"))
+    assert family.learned_spec(spec, family.config_class(), paired=False) == spec
+    with pytest.raises(DataError, match=f"got pairs, of {channels} channels together; .*model.supervision=pairs"):
+        family.learned_spec(spec, family.config_class(), paired=True)

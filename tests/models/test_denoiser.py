@@ -11,9 +11,9 @@ from torch import nn
 import genaug
 from genaug import DataError, DataSpec, GenaugError
 from genaug.config import parse_config
-from genaug.data import load_data
+from genaug.data import LabeledImages, load_data
 from genaug.degradations import Clip, GaussianNoise, SaltAndPepper, degrade
-from genaug.images import to_float, to_model
+from genaug.images import to_float, to_model, to_uint8
 from genaug.models import Denoiser, DenoiserConfig
 from genaug.models.denoiser import KNOWN, STRONGEST, crop_and_turn, psnr
 from genaug.models.denoiser_network import NoiseNet
@@ -231,6 +231,116 @@ def test_training_on_noisy_images_alone() -> None:
     assert model.measure(images, torch.zeros(4, dtype=torch.int64)) == {}
 
 
+def make_pairs(count: int, *size: int, channels: int = 1) -> torch.Tensor:
+    """Independent noise, so that no pixel is like another of its pair or elsewhere."""
+    return torch.rand(count, 2 * channels, *size, generator=seeded(5))
+
+
+@pytest.mark.parametrize("loss", ["l1", "mse"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pairs_are_cut_alike_and_compared(loss: str, channels: int) -> None:
+    model, pairs = (
+        make_denoiser(channels, supervision="pairs", loss=loss, crop=6),
+        make_pairs(9, 12, 10, channels=channels),
+    )
+    draws = model.draw_for_training(9, generator=seeded(3))
+    errors = []
+    for pair, (down, right, turn) in zip(pairs, draws["crop"].tolist(), strict=True):
+        top, left, kind = int(down * 7), int(right * 5), int(turn * 8)
+        crop = pair[None, :, top : top + 6, left : left + 6]
+        crop = crop.flip([side for side, bit in ((-1, 1), (-2, 2)) if kind & bit])
+        crop = crop.transpose(-1, -2) if kind & 4 else crop
+        noisy, target = crop[:, :channels], crop[:, channels:]
+        errors.append(noisy - noise_of(model.network, 2 * noisy - 1) / 2 - target)
+    error = torch.cat(errors)
+    found, figures = model.training_loss(pairs, torch.zeros(9, dtype=torch.int64), draws)
+    torch.testing.assert_close(found, error.abs().mean() if loss == "l1" else (error**2).mean())
+    torch.testing.assert_close(figures["psnr"], -10 * torch.log10((error**2).mean()))
+
+
+def gradient(model: Denoiser, noisy: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    draws = model.draw_for_training(len(noisy), generator=seeded(3))
+    loss, _ = model.training_loss(torch.cat([noisy, target], 1), torch.zeros(len(noisy), dtype=torch.int64), draws)
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+def test_noise_of_mean_zero_in_second_images_leaves_the_mean_gradient_of_the_squared_error() -> None:
+    """Noise2Noise in one line: it is linear in the target, so noise n and -n together give that of the clean target."""
+    noisy, clean = make_pairs(4, 12, 12).chunk(2, dim=1)
+    noise = torch.rand(clean.shape, generator=seeded(1)) - 0.5
+    for loss, same in (("mse", True), ("l1", False)):
+        model = make_denoiser(supervision="pairs", loss=loss, crop=8)
+        mean = (gradient(model, noisy, clean + noise) + gradient(model, noisy, clean - noise)) / 2
+        assert torch.allclose(mean, gradient(model, noisy, clean), atol=1e-6) == same
+
+
+def test_the_loss_pulls_each_pixel_towards_its_own_target() -> None:
+    model = make_denoiser(supervision="pairs", crop=8)
+    assert model.config.loss == "mse"
+    pairs = make_pairs(3, 8, 8).requires_grad_()
+    loss, _ = model.training_loss(
+        pairs, torch.zeros(3, dtype=torch.int64), model.draw_for_training(3, generator=seeded())
+    )
+    (found,) = torch.autograd.grad(loss, pairs)
+    with torch.no_grad():
+        draws = model.draw_for_training(3, generator=seeded())["crop"]
+        crops = crop_and_turn(pairs, draws, size=8)
+        error = crops[:, :1] - noise_of(model.network, 2 * crops[:, :1] - 1) / 2 - crops[:, 1:]
+        turned = crop_and_turn(found, draws, size=8)[:, 1:]
+    torch.testing.assert_close(turned, -2 * error / error.numel())
+
+
+def test_measure_and_pictures_of_pairs() -> None:
+    model, pairs = make_denoiser(3, supervision="pairs"), make_pairs(20, 8, 8, channels=3)
+    pairs = (255 * pairs).to(torch.uint8)
+    labels = torch.zeros(20, dtype=torch.int64)
+    scores = model.measure(pairs, labels, rows=torch.arange(2, 20))
+    first, second = pairs[2:, :3] / 255, pairs[2:, 3:] / 255
+    restored = (model.restore(first) * 255).round() / 255
+    assert scores["held_out_images"] == 18
+    assert scores["psnr_degraded"] == pytest.approx(float(psnr(first, second).mean()), abs=1e-3)
+    assert scores["psnr"] == pytest.approx(float(psnr(restored, second).mean()), abs=1e-3)
+    shown = model.illustrate(pairs[:4], labels[:4], generator=seeded())
+    torch.testing.assert_close(
+        shown, torch.cat([pairs[:4, :3] / 255, model.restore(pairs[:4, :3]), pairs[:4, 3:] / 255])
+    )
+
+
+def test_fields_of_pairs(tmp_path: object) -> None:
+    config = DenoiserConfig(supervision="pairs")
+    assert (config.loss, config.degradations) == ("mse", ())
+    assert (DenoiserConfig().loss, DenoiserConfig(supervision="neighbor2neighbor").loss) == ("l1", "l1")
+    assert DenoiserConfig(supervision="pairs", loss="l1").loss == "l1"
+    plain = json.loads(json.dumps(asdict(config)))
+    assert parse_config(DenoiserConfig, plain, where="model", error=GenaugError) == config
+    model = make_denoiser(3, supervision="pairs")
+    model.save(f"{tmp_path}/model")
+    assert genaug.load(f"{tmp_path}/model").spec == DataSpec(channels=3)
+
+
+def test_what_data_each_supervision_learns_from() -> None:
+    pairs, single = DataSpec(6, 20, 30, ("a",)), DataSpec(3, 20, 30, ("a",))
+    config = DenoiserConfig(supervision="pairs")
+    assert Denoiser.learned_spec(pairs, config, paired=True) == single
+    assert Denoiser.learned_spec(pairs, DenoiserConfig(), paired=False) == pairs
+    with pytest.raises(DataError, match=r"must be pairs for supervision: pairs, got single images 6x20x30; .* --pairs"):
+        Denoiser.learned_spec(pairs, config, paired=False)
+    for other in ("clean", "neighbor2neighbor"):
+        message = f"data must be single images for supervision: {other}, got pairs, of 6 channels together; set model"
+        with pytest.raises(DataError, match=message):
+            Denoiser.learned_spec(pairs, DenoiserConfig(supervision=other), paired=True)
+
+
+@pytest.mark.parametrize("supervision", ["neighbor2neighbor", "pairs"])
+def test_a_noise_level_that_was_never_told_is_refused(supervision: str) -> None:
+    model, images = make_denoiser(supervision=supervision), torch.rand(2, 1, 8, 8, generator=seeded())
+    with pytest.raises(GenaugError, match=f"noise_level must be left out .* supervision: {supervision}, .* got 0.1"):
+        model.restore(images, noise_level=0.1)
+    seeds = torch.tensor([1, 2])
+    noisy = degrade(images, [GaussianNoise(STRONGEST)], seeds=seeds)
+    assert torch.equal(model.vary(images, strength=1.0, seeds=seeds), model.restore(noisy))
+
+
 def test_strength_zero_restores_and_one_adds_the_strongest_noise() -> None:
     model, images = make_denoiser(), torch.rand(3, 1, 12, 12, generator=seeded())
     assert torch.equal(model.vary(images, strength=0.0), model.restore(images))
@@ -285,8 +395,12 @@ def test_fields_come_from_plain_values_and_go_back() -> None:
         ({"crop": 2}, "crop must be from 4 to 4096, got 2"),
         ({"consistency": float("nan")}, "consistency must be from 0 to 1000, got nan"),
         ({"loss": "huber"}, "loss must be one of l1, mse, got 'huber'"),
-        ({"supervision": "none"}, "supervision must be one of clean, neighbor2neighbor, got 'none'"),
+        ({"supervision": "none"}, "supervision must be one of clean, neighbor2neighbor, pairs, got 'none'"),
         ({"degradations": []}, "degradations must name what the clean images are to be restored from"),
+        (
+            {"supervision": "pairs", "degradations": (GaussianNoise(0.1),)},
+            r"left out .* pairs, .* got \['gaussian-noise'",
+        ),
         ({"degradations": [{"kind": "fog"}]}, r"degradations.0.kind: must be one of gaussian-noise, .* got 'fog'"),
         ({"degradations": [{"kind": "gaussian-noise", "noise_level": 20}]}, r"degradations.0.noise_level: must be"),
     ],
@@ -331,6 +445,33 @@ def test_it_learns(tmp_path: object) -> None:
     assert result.scores["psnr_degraded"] == pytest.approx(-20 * np.log10(0.2), abs=0.2)
     assert result.scores["psnr"] > result.scores["psnr_degraded"] + 3
     assert (tmp_path / "run" / "samples" / "final.png").is_file()  # type: ignore[operator]
+
+
+def test_it_learns_from_two_noisy_shots_of_each_scene(tmp_path: object) -> None:
+    """Noise2Noise on digits in gray, so that no value is cut off: the clean ones only judge, and are met best."""
+    digits = load_data("digits")
+    clean = (64 + digits.images / 2).round().to(torch.uint8)
+    shots = [
+        to_uint8(degrade(clean, [GaussianNoise(0.1), Clip()], seeds=torch.arange(len(clean)) + 10_000 * shot))
+        for shot in (1, 2)
+    ]
+    data = LabeledImages(torch.cat(shots, 1), digits.labels, DataSpec(2, 8, 8, digits.spec.class_names), paired=True)
+    recipe = {
+        "family": "denoiser",
+        "model": {"width": 8, "levels": 2, "blocks": 1, "crop": 8, "supervision": "pairs"},
+        "training": {"steps": 200, "batch_size": 64, "learning_rate": 3e-3, "validation_fraction": 0.1},
+    }
+    result = genaug.train(recipe, data=data, output=f"{tmp_path}/run", progress=False)
+    _, held_out = data.split(0.1, seed=0)
+    restored = result.model.restore(shots[0][held_out])
+    noisy, gained = (
+        float(psnr(images, clean[held_out] / 255).mean()) for images in (shots[0][held_out] / 255, restored)
+    )
+    assert result.model.spec == DataSpec(channels=1)
+    assert noisy == pytest.approx(20, abs=0.2)
+    assert gained > noisy + 2
+    assert result.scores["psnr_degraded"] == pytest.approx(20 - 10 * np.log10(2), abs=0.2)  # of both noises
+    assert result.scores["psnr_degraded"] + 1 < result.scores["psnr"] < 20  # the second noise alone
 
 
 pytestmark = pytest.mark.global_rng  # images where their values do not count
