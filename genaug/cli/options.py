@@ -59,6 +59,13 @@ MemoryLimit = Annotated[
     float, typer.Option(help="Keep this many GiB of pixels in memory at most; more go to a file in TMPDIR.")
 ]
 
+Test = Annotated[
+    str | None, typer.Option(help=r"Other data to hold samples against. \[default: the part test of --data]")
+]
+TestSplit = Annotated[
+    str | None, typer.Option(help=r"Part of the held-out data, or 'all'. \[default: test; of --test, all]")
+]
+
 SIZES = "resize", "patches"
 READING = "image_column", "label_column", "root", "download", *SIZES, "pairs", "grayscale", "skip_bad", "memory_limit"
 

@@ -1,36 +1,19 @@
 """Where labeled images come from: one function for built-in data, files, hub names and data sets of other libraries."""
 
 import os
-import re
-import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from genaug.data.allocation import MEMORY_LIMIT
-from genaug.data.csv_files import list_csv
-from genaug.data.folders import list_folder
+from genaug.data.finding import find_source
 from genaug.data.labeled import LabeledImages
 from genaug.data.labels import NO_CLASSES, Classes, Columns, without_classes
 from genaug.data.mapstyle import from_dataset, list_dataset
 from genaug.data.pairs import pair_images
-from genaug.data.parts import list_names, refuse_parts
 from genaug.data.reading import Listing, ReadOptions, WholeImages, read_listing
-from genaug.data.splits import stratified_split
-from genaug.data.tables import find_parquet, is_saved_table, list_hub, list_parquet, list_saved, list_tables
-from genaug.data.vision import is_vision_name, open_vision, suggest_vision
 from genaug.errors import DataError, shorten
-from genaug.spec import DataSpec
-from genaug.storage import expand
-
-SPLITS = ("train", "test", "all")
-DIGITS_SEED = 0  # shipped models were trained on this split: another one would put their training images into "test"
-HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+")
-KINDS = "a folder with one folder of images for each class, a .parquet, .csv or .tsv file"
 
 
 def load_data(
@@ -115,6 +98,7 @@ def load_data(
             images of several sizes without `resize` or `patches`, or all of them smaller than a patch; both of these
             options; images without a partner, or with one of another size; no room for the images on the disk.
 
+    >>> import torch
     >>> data = load_data("digits", split="test", limit_per_class=5)
     >>> data.spec.size, len(data), data.classes[:3]
     ('1x8x8', 50, ['0', '1', '2'])
@@ -125,12 +109,12 @@ def load_data(
     """
     options = ReadOptions(resize, grayscale, limit_per_class, longtail, seed, skip_bad, memory_limit, patches)
     columns = _find_columns(image_column, label_column, optional=patches is not None or pairs is not None)
-    source = _find_source(data, split, columns, root=root, download=download)
+    source = find_source(data, split, columns, root=root, download=download)
     if pairs is not None:
         first = _list_source(source, columns, skip_bad=skip_bad)
         unlabeled = Columns(image_column, classes="none")
         try:
-            others = _find_source(pairs, split, unlabeled, root=root, download=download)
+            others = find_source(pairs, split, unlabeled, root=root, download=download)
             second = _list_source(others, unlabeled, skip_bad=skip_bad)
         except DataError as problem:
             raise DataError(f"pairs: {problem}") from None
@@ -164,6 +148,7 @@ def load_images(
     Raises:
         DataError: as `load_data` says; a `limit` below 1.
 
+    >>> import torch
     >>> photographs = load_images([torch.zeros(3, 48, 100), torch.zeros(1, 64, 64)])
     >>> len(photographs), [tuple(image.shape) for name, image in photographs]
     (2, [(3, 48, 100), (1, 64, 64)])
@@ -171,46 +156,13 @@ def load_images(
     if limit is not None and (type(limit) is not int or limit < 1):
         raise DataError(f"limit must be an integer of at least 1, got {shorten(limit)}; pass such as 100")
     columns = Columns(image_column, classes="none")
-    source = _find_source(data, split, columns, root=root, download=download)
+    source = find_source(data, split, columns, root=root, download=download)
     source = _list_source(source, columns, skip_bad=skip_bad)
     return WholeImages(source, grayscale=grayscale, skip_bad=skip_bad, limit=limit)
 
 
-def _find_source(
-    data: Any, split: str | None, columns: Columns, *, root: "str | os.PathLike[str] | None", download: bool
-) -> Any:
-    """Return what `data` stands for: a listing, labeled images, or a data set that is read item by item."""
-    if split is not None and (not isinstance(split, str) or not split):
-        raise DataError(f"split must be the name of a part, such as train, got {shorten(split)}")
-    name = data if isinstance(data, str) else ""
-    vision = is_vision_name(name)
-    if not vision and (root is not None or download):
-        raise DataError(
-            f"root and download are for data sets of torchvision by name, such as FashionMNIST, got data "
-            f"{shorten(data)}{suggest_vision(name)}; leave --root and --download out"
-        )
-    if isinstance(data, LabeledImages):
-        return data
-    if name in BUILT_IN:
-        if os.path.isdir(name):
-            warnings.warn(
-                f"data {shorten(name)} is the built-in data set, and the folder ./{name} is not read; "
-                f"to mean the folder, pass ./{name}",
-                stacklevel=3,
-            )
-        return BUILT_IN[name]("train" if split is None else split)
-    if vision:
-        return open_vision(name, split=split, root=root, download=download)
-    if isinstance(data, (str, os.PathLike)):
-        return _list_path(data, split, columns)
-    if isinstance(data, Mapping) and data and all(hasattr(part, "column_names") for part in data.values()):
-        return list_tables(data, "the dict of data sets", split=split, columns=columns)
-    refuse_parts(split, f"data {shorten(data)}")
-    return data
-
-
 def _list_source(source: Any, columns: Columns, *, skip_bad: bool) -> Listing:
-    """Return a listing of what `_find_source` found."""
+    """Return a listing of what `find_source` found."""
     if isinstance(source, LabeledImages):
         return _list_images(source, columns.classes)
     return source if isinstance(source, Listing) else list_dataset(source, columns, skip_bad=skip_bad)
@@ -222,52 +174,6 @@ def _find_columns(image: str | None, label: str | None, *, optional: bool) -> Co
     if label == NO_CLASSES:
         return Columns(image, classes="none")
     return Columns(image, label, classes="optional")
-
-
-def _list_path(data: "str | os.PathLike[str]", split: str | None, columns: Columns) -> Listing:
-    path = expand(data, error=DataError)
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as problem:  # too long a name, a part of it that may not be read
-        raise DataError(f"data {shorten(os.fspath(data))}: cannot be read as a path ({problem})") from None
-    if is_folder and is_saved_table(path):
-        return list_saved(path, split=split, columns=columns)
-    files = find_parquet(path, is_folder=is_folder, exists=exists)
-    if files:
-        return list_parquet(files, str(path), split=split, columns=columns)
-    if exists and path.suffix.lower() in (".csv", ".tsv") and not is_folder:
-        return list_csv(path, split=split, columns=columns)
-    if not exists and isinstance(data, str) and HUB_NAME.fullmatch(data) and not Path(data).parent.is_dir():
-        return list_hub(data, split=split, columns=columns)
-    if not is_folder:
-        raise _not_found(data, path, exists=exists)
-    _refuse_columns(columns, str(path))
-    return list_folder(path, split=split, classes=columns.classes)
-
-
-def _not_found(data: "str | os.PathLike[str]", path: Path, *, exists: bool) -> DataError:
-    known = f"the built-in data are {', '.join(BUILT_IN)}"
-    if exists:
-        return DataError(f"{path}: data must be a folder or one of the kinds of files ({KINDS}), got a file")
-    if isinstance(data, str) and data and Path(data).name == data and not path.suffix:
-        return DataError(
-            f"data must be a folder or a known name, got {shorten(data)}; {known}, and no such folder exists"
-            f"{suggest_vision(data)}"
-        )
-    try:
-        there = f"{path.parent} holds {list_names(sorted(os.listdir(path.parent)))}"
-    except OSError:
-        there = f"nor is there a folder {path.parent}"
-    return DataError(f"{path}: no such folder or file; {there}; data must be {KINDS}; {known}")
-
-
-def _refuse_columns(columns: Columns, where: str) -> None:
-    values = {"image_column": columns.image, "label_column": columns.label}
-    given = [name for name, value in values.items() if value is not None]
-    if given:
-        raise DataError(
-            f"{where}: is a folder of images, which has no columns, so {given[0]} cannot be chosen; leave it out"
-        )
 
 
 def _load_images(images: LabeledImages, options: ReadOptions, classes: Classes) -> LabeledImages:
@@ -323,23 +229,3 @@ def _keep_in_place(images: Tensor, kept: Tensor, chunk: int = 1024) -> Tensor:
         part = kept[start : start + chunk]
         images[start : start + len(part)] = images[part]
     return images[: len(kept)]
-
-
-def _load_digits(split: str) -> LabeledImages:
-    from sklearn.datasets import load_digits
-
-    if split not in SPLITS:
-        raise DataError(f"split must be one of {', '.join(SPLITS)}, got {shorten(split)}")
-    arrays = load_digits()
-    levels = torch.from_numpy(arrays.images)  # (1797, 8, 8), whole numbers from 0 to 16
-    images = levels.mul(255 / 16).round().to(torch.uint8)[:, None]
-    labels = torch.from_numpy(arrays.target).long()
-    spec = DataSpec(channels=1, height=8, width=8, class_names=tuple(str(digit) for digit in range(10)))
-    whole = LabeledImages(images, labels, spec)
-    if split == "all":
-        return whole
-    train, test = stratified_split(labels, fraction=1 / 3, seed=DIGITS_SEED)
-    return whole.subset(train if split == "train" else test)
-
-
-BUILT_IN: dict[str, Callable[[str], LabeledImages]] = {"digits": _load_digits}

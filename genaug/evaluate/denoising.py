@@ -154,7 +154,7 @@ class _Tally:
     def add(self, restored: Tensor, seconds: float, *, clean: Tensor, where: str) -> None:
         if restored.shape != clean.shape:
             raise DataError(f"{where}: a restored image must have its shape {tuple(clean.shape)}, got {restored.shape}")
-        pair = (to_float(restored)[None].double(), to_float(clean)[None].double())
+        pair = (to_float(restored)[None], to_float(clean)[None])
         self.psnr.append(float(peak_signal_noise_ratio(*pair, data_range=1.0)))
         self.ssim.append(_measure_ssim(*pair) if min(clean.shape[1:]) >= WINDOW else math.nan)
         self.seconds += seconds
