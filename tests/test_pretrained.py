@@ -40,7 +40,7 @@ def test_model_comes_with_its_recipe_and_card(name):
     assert load_recipe(name).to_dict() == model.recipe
     card = (shipped("pretrained") / name / "README.md").read_text()
     assert f'genaug.load("{name}")' in card
-    score = next(value for name, value in model.scores.items() if name.startswith(("intra_class", "elbo_nats")))
+    score = next(value for name, value in model.scores.items() if name.startswith(("intra_class", "elbo_nats", "psnr")))
     assert f"{score:.2f}" in card
 
 

@@ -72,7 +72,7 @@ def make_dncnn(channels: int, *, depth: int = 17, width: int = 64) -> nn.Sequent
     """Return the layers of DnCNN (Zhang et al. 2017) with any weights, its batch statistics folded into convolutions.
 
     >>> sum(weight.numel() for weight in make_dncnn(1).parameters())
-    556097
+    555137
     """
     net = nn.Sequential()
     for inputs, outputs in pairwise([channels, *[width] * (depth - 1), channels]):
