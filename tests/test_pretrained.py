@@ -34,6 +34,16 @@ def test_scores_of_solar_are_the_recorded_ones(data_dir):
     check_scores("solar-vae", load_data(data_dir / "solar"))
 
 
+@pytest.mark.parametrize("name", ["denoiser-gray", "denoiser-color"])
+def test_scores_of_denoisers_are_the_recorded_ones(name, data_dir):
+    model = genaug.load(name)
+    gray = model.spec.channels == 1
+    data = load_data(data_dir / "denoise/bsds400-train.parquet", patches=(96, 96), grayscale=gray)
+    _, held_out = data.split(model.recipe["training"]["validation_fraction"], seed=model.recipe["seed"])
+    scores = model.measure(data.images, data.labels, rows=held_out)
+    assert scores == pytest.approx(model.scores, abs=0.02)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_model_comes_with_its_recipe_and_card(name):
     model = genaug.load(name)
