@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from genaug.degradations import Degradation, degrade, describe
 from genaug.errors import DataError, GenaugError, check_share, shorten
@@ -152,6 +151,8 @@ class _Tally:
         self.pixels = 0
 
     def add(self, restored: Tensor, seconds: float, *, clean: Tensor, where: str) -> None:
+        from torchmetrics.functional.image import peak_signal_noise_ratio
+
         if restored.shape != clean.shape:
             raise DataError(f"{where}: a restored image must have its shape {tuple(clean.shape)}, got {restored.shape}")
         pair = (to_float(restored)[None], to_float(clean)[None])
@@ -177,6 +178,8 @@ class _Tally:
 
 def _measure_ssim(restored: Tensor, clean: Tensor) -> float:
     """Return the mean structural similarity of a pair (1, C, H, W) where the window lies within the image."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _, places = structural_similarity_index_measure(restored, clean, data_range=1.0, return_full_image=True)
     reach = WINDOW // 2
     return float(places[..., reach : places.shape[-2] - reach, reach : places.shape[-1] - reach].mean())
