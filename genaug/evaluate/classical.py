@@ -1,6 +1,6 @@
 """Classical denoisers of other libraries, as rivals: each is told the noise level, and a gray or an RGB image.
 
-Where a method has a strength to choose, it is a multiple of the noise level: the best of four or five by mean PSNR at
+Where a method has a strength to choose, it is a multiple of the noise level: the best of four to six by mean PSNR at
 noise levels of 25 and 50 of 255, on ten images of BSDS400 that the training of our denoisers holds out.
 """
 
