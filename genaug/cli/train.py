@@ -55,7 +55,11 @@ def train_command(
     memory_limit: MemoryLimit = 2.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the data, estimate the time, and stop.")] = False,
     start: Annotated[
-        str | None, typer.Option(help=r"A VAE of the same images that a GAN starts from. \[default: the recipe's]")
+        str | None,
+        typer.Option(
+            help="A model of the same images to start from: one of the same family, for a GAN a VAE. "
+            r"\[default: the recipe's]"
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest state in the output.")] = False,
     seed: Annotated[int | None, typer.Option(help=r"Seed of all randomness. \[default: the recipe's]")] = None,

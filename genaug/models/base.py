@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from genaug.errors import DataError, GenaugError
+from genaug.errors import DataError, GenaugError, shorten
 from genaug.models.saved import SavedModel
 from genaug.spec import DataSpec
 
@@ -56,17 +56,29 @@ class Model(SavedModel):
 
     @classmethod
     def start_from(cls, start: Model, *, spec: DataSpec, config: Any) -> Model:
-        """Return a model of this family with what it takes over of a trained one; by default none can start so.
+        """Return a model of this family with what it takes over of a trained one; by default all weights of one alike.
 
         Args:
-            start: the trained model, of the same images and classes.
+            start: the trained model, of the same images and classes; by default of the same family, with fields that
+                give it the same weights.
             spec: of the images and classes.
             config: fields of this family.
 
         Raises:
             GenaugError: a model of a family that this one cannot start from, or fields that contradict it.
         """
-        raise GenaugError(f"family {cls.family} cannot start from another model")
+        if type(start) is not cls:
+            raise GenaugError(
+                f"a model of family {cls.family} starts from another one of it, got one of family {start.family}"
+            )
+        model = cls(spec, config)
+        given = start.state_dict()
+        if _shapes(given) != _shapes(model.state_dict()):
+            fields = [name for name in vars(config) if getattr(config, name) != getattr(start.config, name)]
+            wanted = ", ".join(f"model.{name} {shorten(getattr(start.config, name))}" for name in fields)
+            raise GenaugError(f"the model to start from has weights of other shapes, made with {wanted}; set the same")
+        model.load_state_dict(given)
+        return model
 
     @classmethod
     def learned_spec(cls, spec: DataSpec, config: Any, *, paired: bool) -> DataSpec:
@@ -177,6 +189,10 @@ def require(model: object, method: str) -> Callable[..., Any]:
         name = getattr(model, "family", type(model).__name__)
         raise GenaugError(f"{method}: {name} cannot do this; it can: {known}")
     return bound  # type: ignore[no-any-return]
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def check_noisy(images: Tensor, spec: DataSpec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -118,7 +118,7 @@ class Denoiser(Model):
 
     @classmethod
     def learned_spec(cls, spec: DataSpec, config: DenoiserConfig, *, paired: bool) -> DataSpec:
-        """Return the specification of a model that learns from data of `spec`: of one image, where they are pairs."""
+        """Return the specification of a model that learns from data of `spec`: channels alone, those of one of a pair."""
         wanted = config.supervision == "pairs"
         if paired and not wanted:
             raise DataError(
@@ -130,7 +130,7 @@ class Denoiser(Model):
                 f"data must be pairs for supervision: pairs, got single images {spec.size}; name the images that they "
                 "are to become with --pairs (pairs=)"
             )
-        return replace(spec, channels=spec.channels // 2) if paired else spec
+        return DataSpec(channels=spec.channels // 2 if paired else spec.channels)
 
     def _pair(self, images: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is to be restored, and into what, both (N, C, H, W), of float images or pairs (N, 2C, H, W)."""

@@ -75,8 +75,8 @@ def train(
         data: what `genaug.data.load_data` takes: `LabeledImages`, "digits", an image folder or a data set.
         output: a new folder; it gets `model/`, `recipe.yaml`, `run.json`, `metrics.jsonl`, `tensorboard/`, `samples/`
             and `states/`.
-        start: a trained model that a GAN starts from, a VAE of the same images: a name or path as `genaug.load` takes;
-            in place of the recipe's `training.start`.
+        start: a trained model to start from, of the same images and family, or a VAE that a GAN starts from: a name or
+            path as `genaug.load` takes; in place of the recipe's `training.start`.
         resume: go on from the newest state in `output`, where there is one.
         device: where to train; a GPU if there is one, else the CPU. The images go to a GPU as a whole where they fit
             into half of its free memory, else batch by batch.

@@ -43,7 +43,7 @@ class TrainingConfig:
     save_every: int = 500
     keep_states: int = 2
     weights_dtype: WeightsDtype = "float32"  # that the model's file holds
-    start: str | None = None  # a shipped model, or one of the hub, that a family can start from: a VAE for a GAN
+    start: str | None = None  # a shipped model, or one of the hub: of the same family, or a VAE for a GAN
     watch_features: Literal["classifier", "inception"] = "classifier"  # what a family that is watched is compared in
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

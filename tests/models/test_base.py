@@ -370,6 +370,7 @@ def test_a_family_without_extras() -> None:
 @pytest.mark.parametrize("channels", [2, 6])
 def test_pairs_are_refused_by_name_unless_they_are_learned_from(name: str, channels: int) -> None:
     family, spec = FAMILIES[name], DataSpec(channels, 8, 8, ("a", "b"))
-    assert family.learned_spec(spec, family.config_class(), paired=False) == spec
+    learned = family.learned_spec(spec, family.config_class(), paired=False)
+    assert learned == family(spec).spec == (DataSpec(channels) if name == "denoiser" else spec)
     with pytest.raises(DataError, match=f"got pairs, of {channels} channels together; .*model.supervision=pairs"):
         family.learned_spec(spec, family.config_class(), paired=True)

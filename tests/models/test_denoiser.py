@@ -319,10 +319,10 @@ def test_fields_of_pairs(tmp_path: object) -> None:
 
 
 def test_what_data_each_supervision_learns_from() -> None:
-    pairs, single = DataSpec(6, 20, 30, ("a",)), DataSpec(3, 20, 30, ("a",))
+    pairs = DataSpec(6, 20, 30, ("a",))
     config = DenoiserConfig(supervision="pairs")
-    assert Denoiser.learned_spec(pairs, config, paired=True) == single
-    assert Denoiser.learned_spec(pairs, DenoiserConfig(), paired=False) == pairs
+    assert Denoiser.learned_spec(pairs, config, paired=True) == DataSpec(channels=3)
+    assert Denoiser.learned_spec(pairs, DenoiserConfig(), paired=False) == DataSpec(channels=6)
     with pytest.raises(DataError, match=r"must be pairs for supervision: pairs, got single images 6x20x30; .* --pairs"):
         Denoiser.learned_spec(pairs, config, paired=False)
     for other in ("clean", "neighbor2neighbor"):

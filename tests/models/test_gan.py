@@ -165,8 +165,10 @@ def test_a_start_that_does_not_fit_is_refused() -> None:
         GAN.start_from(make_gan(), spec=vae.spec, config=GANConfig())
     with pytest.raises(GenaugError, match=r"model.width must be left out"):
         GAN.start_from(vae, spec=vae.spec, config=GANConfig(width=8))
-    with pytest.raises(GenaugError, match="family vae cannot start from another model"):
-        VAE.start_from(vae, spec=vae.spec, config=VAEConfig())
+    with pytest.raises(GenaugError, match="of family vae starts from another one of it, got one of family gan"):
+        VAE.start_from(make_gan(), spec=vae.spec, config=VAEConfig())
+    with pytest.raises(GenaugError, match=r"weights of other shapes, made with model.latent_dim 3, model.width 4; set the"):
+        VAE.start_from(vae, spec=vae.spec, config=VAEConfig(hidden=8, density_components=2))
 
 
 def test_spectral_norm_holds_every_layer_of_the_discriminator() -> None:

@@ -112,8 +112,10 @@ def test_weights_that_16_bits_cannot_hold_are_written_in_32(digits, vae, tmp_pat
 
 def test_what_does_not_fit_is_refused(digits, vae, tmp_path) -> None:
     output = tmp_path / "run"
-    with pytest.raises(RecipeError, match=r"start: family vae cannot start from another model"):
+    with pytest.raises(RecipeError, match=r"start: .* of other shapes, made with model.latent_dim 4, .*; set the same"):
         run({"family": "vae", "training": {"validation_fraction": 0.2}}, digits, output, start=vae.path)
+    with pytest.raises(RecipeError, match=r"start: .*autoencoder starts from another one of it, got one of family vae"):
+        run({"family": "autoencoder", "training": {"validation_fraction": 0.2}}, digits, output, start=vae.path)
     with pytest.raises(RecipeError, match=r"start: model.width must be left out"):
         run({**recipe(), "model": {"width": 8}}, digits, output, start=vae.path)
     with pytest.raises(RecipeError, match=r"start: .*nowhere"):
@@ -122,6 +124,20 @@ def test_what_does_not_fit_is_refused(digits, vae, tmp_path) -> None:
     with pytest.raises(DataError, match=r"start must be of the images and classes of the data"):
         run(recipe(), others, output, start=vae.path)
     assert not output.exists()
+
+
+def test_a_denoiser_goes_on_from_a_shipped_one_on_images_of_another_size(digits, tmp_path) -> None:
+    shipped = genaug.load("denoiser-gray")
+    # the same weights, learned from noisy images alone: fields that make no weights may differ
+    made = {
+        "family": "denoiser",
+        "model": {"supervision": "neighbor2neighbor", "crop": 8},
+        "training": {"steps": 1, "batch_size": 4, "learning_rate": 1e-9, "validation_fraction": 0.05},
+    }
+    result = run(made, digits, tmp_path / "run", start="denoiser-gray")
+    assert result.model.spec == shipped.spec
+    images = digits.images[:4]
+    torch.testing.assert_close(result.model.restore(images), shipped.restore(images), atol=1e-4, rtol=0)
 
 
 def test_recipes_that_contradict_themselves_are_refused() -> None:
