@@ -118,7 +118,7 @@ class Denoiser(Model):
 
     @classmethod
     def learned_spec(cls, spec: DataSpec, config: DenoiserConfig, *, paired: bool) -> DataSpec:
-        """Return the specification of a model that learns from data of `spec`: channels alone, those of one of a pair."""
+        """Return the specification of a model that learns from data of `spec`: channels, those of one of a pair."""
         wanted = config.supervision == "pairs"
         if paired and not wanted:
             raise DataError(
