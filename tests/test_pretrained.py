@@ -7,7 +7,7 @@ import pytest
 import genaug
 from genaug.data import load_data, stratified_split
 from genaug.training import load_recipe, train
-from genaug.training.recipe import list_recipes
+from genaug.training.recipe_files import list_recipes
 from genaug.zoo import shipped
 
 MODELS = genaug.list_models()

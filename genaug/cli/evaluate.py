@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from genaug.cli.evaluate_denoisers import denoising_command, robustness_command
+from genaug.cli.evaluate_utility import utility_command
 from genaug.cli.options import (
     Data,
     Debug,
@@ -222,3 +223,4 @@ def memorization_command(
 
 evaluate_app.command("denoising")(denoising_command)
 evaluate_app.command("robustness")(robustness_command)
+evaluate_app.command("utility")(utility_command)

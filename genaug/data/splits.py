@@ -1,6 +1,7 @@
 """Which images are kept: stratified parts and long-tailed subsets, as functions of labels and a seed."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -111,6 +112,34 @@ def limit_indices(labels: Tensor, *, limit: int, seed: int) -> Tensor:
     if type(limit) is not int or limit < 1:
         raise DataError(f"limit must be an integer of at least 1, got {shorten(limit)}")
     kept = [_shuffled_members(labels, label, seed, "limit")[:limit] for label in labels.unique().tolist()]
+    return torch.cat(kept).sort().values
+
+
+def count_indices(labels: Tensor, counts: Sequence[int], *, seed: int) -> Tensor:
+    """Return the indices, in ascending order, of so many images of each class: the first of a shuffle.
+
+    Args:
+        labels: int64 (N,), class indices.
+        counts: images of each class, of at least one.
+        seed: of the choice; each class draws on its own.
+
+    Raises:
+        DataError: labels of another kind, another number of counts than of classes, or fewer images than are asked for.
+
+    >>> labels = torch.tensor([0] * 10 + [1] * 10)
+    >>> labels[count_indices(labels, [4, 2], seed=0)].bincount().tolist()
+    [4, 2]
+    """
+    _check_labels(labels)
+    available = labels.bincount().tolist()
+    if len(counts) != len(available) or any(type(count) is not int for count in counts) or not sum(counts):
+        raise DataError(
+            f"counts must be an integer for each of {len(available)} classes, not all 0, got {shorten(counts)}"
+        )
+    short = {label: count for label, count in enumerate(counts) if not 0 <= count <= available[label]}
+    if short:
+        raise DataError(f"counts must be from 0 to the images of each class {shorten(available)}, got {shorten(short)}")
+    kept = [_shuffled_members(labels, label, seed, "counts")[:count] for label, count in enumerate(counts)]
     return torch.cat(kept).sort().values
 
 

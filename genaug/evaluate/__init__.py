@@ -1,16 +1,19 @@
 """Does it help? The same classifier under several arms, on held-out real images. And how good are the samples?"""
 
-from genaug.evaluate.arms import Arm
-from genaug.evaluate.comparison import Comparison, Difference, compare_arms
+from genaug.evaluate.arms import Arm, Budget
+from genaug.evaluate.comparison import Comparison
 from genaug.evaluate.copies import ClassCopies, CopyAudit, CopyFigures, CopyPair
 from genaug.evaluate.denoising import DenoisingResult, DenoisingRow, measure_denoising
 from genaug.evaluate.fidelity import measure_fidelity
 from genaug.evaluate.figures import ClassFidelity, ClassMean, Distance, FidelityResult
+from genaug.evaluate.intervals import Difference
 from genaug.evaluate.memorization import audit_copies
 from genaug.evaluate.robustness import RobustnessResult, measure_robustness
+from genaug.evaluate.runs import compare_arms
 
 __all__ = [
     "Arm",
+    "Budget",
     "ClassCopies",
     "ClassFidelity",
     "ClassMean",

@@ -1,134 +1,115 @@
-"""An arm: one way to train the classifier of a comparison."""
+"""An arm: one way to train the classifier of a comparison; and what every arm gets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch import Tensor
 
-from genaug.data import LabeledImages
-from genaug.degradations import Degradation, degrade
-from genaug.errors import GenaugError, shorten
-from genaug.images import to_uint8
-from genaug.mixing import MixedDataset
+from genaug.errors import GenaugError, check_ranges, check_share, shorten
+from genaug.evaluate.losses import CrossEntropy, Loss
 from genaug.mixing.targets import Target
-from genaug.models.running import draw_seeds
-from genaug.seeding import derive_seed, make_generator, own_randomness
-from genaug.training.schedules import ClassSampler, cosine_with_warmup
+
+CHOICES = {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "steps")}
 
 
 @dataclass(frozen=True)
 class Arm:
-    """How batches are drawn: from real images alone or mixed with synthetic ones, as they come or balanced.
+    """How a classifier is trained: what batches hold, what is done to them, and what is minimized.
+
+    Synthetic images take part in one of three ways. By default they are drawn as real ones are, from all images
+    together. With `fraction` each batch holds that share of them, by classes as drawn for real ones. With `replace`
+    each real image of a batch gives way, with that probability, to a synthetic one of its class, so that classes are
+    seen as often as without.
 
     Args:
         balanced: draw every class equally often, else every image equally often.
-        source: what to mix in: a bank, a model, or a function (train, seed) that makes one for each seed. It must be
-            made from the training part alone.
-        target: total per class that synthetic samples fill up to; see `genaug.balance`.
-        cap: synthetic samples per real one, at most.
+        loss: one of `genaug.evaluate.losses`. Its class counts are those that batches follow: with synthetic images
+            (at `weight`), all equal with `balanced`.
         transform: of one image (C, H, W) into another of the same format, such as flips of torchvision v2; for real and
             synthetic images alike, in training only. It draws from torch's global generator, if from any.
+        mix: of a batch of float images and labels into mixed ones with soft labels: called with `num_classes`, it makes
+            a transform such as torchvision's `v2.MixUp`.
+        adjustment: factor of the log priors that are taken off the logits in the test; see `losses.adjust_logits`.
+        learning_rate: in place of the budget's.
+        source: what to mix in: a bank, a model, or a function (train, counts, *, seed, device) that makes a bank of
+            the training part for each seed (`genaug.evaluate.makers`); `counts` are the synthetic images of each class.
+            It must be made from the training part alone.
+        target: total per class that synthetic images fill up to; see `genaug.balance`.
+        cap: synthetic images per real one, at most.
+        weight: of the loss of a synthetic image; of a real one it is 1.
+        fraction: share of synthetic images in each batch, above 0 and below 1.
+        replace: probability that a synthetic image takes the place of a real one.
+        until: share of the training after which batches hold real images alone.
+
+    Raises:
+        GenaugError: a value out of its range, `fraction` with `replace`, or `mix` with a `weight`.
     """
 
     balanced: bool = False
+    loss: Loss = CrossEntropy()  # noqa: RUF009  (it is frozen)
+    transform: Callable[[Tensor], Tensor] | None = None
+    mix: Callable[..., Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None
+    adjustment: float = 0.0
+    learning_rate: float | None = None
     source: Any = None
     target: Target = "median"
     cap: float = 5.0
-    transform: Callable[[Tensor], Tensor] | None = None
+    weight: float = 1.0
+    fraction: float | None = None
+    replace: float | None = None
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"adjustment": (0.0, 10.0), "weight": (0.0, 1.0)})
+        check_share(self.until, name="until")
+        if self.learning_rate is not None:
+            _check_rate(self.learning_rate)
+        for name in ("fraction", "replace"):
+            value = getattr(self, name)
+            if value is not None and not 0 < check_share(value, name=name) < 1:
+                raise GenaugError(f"{name} must be above 0 and below 1, got {shorten(value)}")
+        if self.fraction is not None and self.replace is not None:
+            raise GenaugError("fraction and replace are two ways to use synthetic images; give one of them")
+        if self.mix is not None and self.weight != 1:
+            raise GenaugError(f"weight must be 1 with mix, which blends real and synthetic images, got {self.weight:g}")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every arm gets: steps, batch size and peak learning rate of AdamW with warm-up and cosine."""
+    """What every arm gets: steps, batch size, optimizer and the course of its learning rate.
 
-    steps: int
-    batch_size: int
-    learning_rate: float
+    Args:
+        steps: of the optimizer.
+        batch_size: images of a step.
+        learning_rate: the highest one.
+        optimizer: "adamw", or "sgd" with Nesterov-free momentum of 0.9.
+        weight_decay: of the optimizer.
+        schedule: after a warm-up, "cosine" down to 0, or "steps": a hundredth from 80 % of the steps on, a hundredth of
+            that from 90 % on, as for long-tailed CIFAR (Cao et al. 2019, section 4).
+
+    Raises:
+        GenaugError: a value out of its range.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = 1e-2
+    schedule: Literal["cosine", "steps"] = "cosine"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise GenaugError(f"{name} must be an integer of at least 1, got {shorten(getattr(self, name))}")
-        if not 0 < self.learning_rate <= 10:  # written so that NaN fails too
-            raise GenaugError(f"learning_rate must be above 0 and at most 10, got {shorten(self.learning_rate)}")
+        _check_rate(self.learning_rate)
+        check_ranges(self, {"weight_decay": (0.0, 1.0)})
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise GenaugError(f"{name} must be one of {', '.join(known)}, got {shorten(getattr(self, name))}")
 
 
-def train_classifier(
-    arm: Arm,
-    train: LabeledImages,
-    *,
-    classifier: Callable[[Any], nn.Module],
-    budget: Budget,
-    seed: int,
-    device: torch.device,
-    on_step: Callable[[], None],
-    degradations: Sequence[Degradation] = (),
-) -> tuple[nn.Module, list[int]]:
-    """Train a new classifier on `train` under `arm`; return it, in evaluation mode, and the class counts it drew from.
-
-    Weights at the start, the draws of classes, dropout and what `transform` and `degradations` draw depend on `seed`
-    alone, so that arms are paired. Degraded images, new ones in every batch, are rounded to uint8, as in a file.
-    """
-    with own_randomness(derive_seed(seed, "classifier"), device):
-        net = classifier(train.spec).to(device).train()
-    dataset: Any = train
-    if arm.source is not None:
-        source = arm.source(train, seed) if _is_maker(arm.source) else arm.source
-        dataset = MixedDataset(train, source, target=arm.target, cap=arm.cap, seed=seed)
-    targets = torch.as_tensor(dataset.targets)
-    sampler = ClassSampler(targets, exponent=0.0 if arm.balanced else 1.0, seed=derive_seed(seed, "classifier batches"))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=budget.learning_rate, weight_decay=1e-2, fused=True)
-    for step in range(budget.steps):
-        factor = cosine_with_warmup(step, steps=budget.steps, warmup_steps=min(50, budget.steps // 10))
-        for group in optimizer.param_groups:
-            group["lr"] = budget.learning_rate * factor
-        rows = sampler.rows(step, batch_size=budget.batch_size).tolist()
-        images, labels = _fetch(dataset, rows)
-        if arm.transform is not None:
-            with own_randomness(derive_seed(seed, "classifier transform", step), torch.device("cpu")):
-                images = torch.stack([_transform(arm.transform, image) for image in images])
-        if degradations:
-            seeds = draw_seeds(len(images), make_generator(seed, "classifier degradations", step))
-            images = to_uint8(degrade(images, degradations, seeds=seeds))
-        with own_randomness(derive_seed(seed, "classifier dropout", step), device):
-            loss = F.cross_entropy(net(images.to(device)), labels.to(device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        on_step()
-    return net.eval(), list(dataset.counts)
-
-
-def predict(net: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:
-    """Return the predicted classes (N,) of public images (N, C, H, W), on the CPU."""
-    with torch.no_grad():
-        return torch.cat([net(chunk.to(device)).argmax(1).cpu() for chunk in images.split(batch_size)])
-
-
-def _transform(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """Return the transformed image, of the format that the test images, which are not transformed, have too."""
-    changed = transform(image)
-    found = f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
-    wanted = f"{image.dtype} {tuple(image.shape)}"
-    if found != wanted:
-        raise GenaugError(
-            f"transform must keep type and shape of an image, {wanted}, got {found}; test images are not transformed: "
-            "put what both need, such as normalization, into the classifier"
-        )
-    return changed
-
-
-def _is_maker(source: Any) -> bool:
-    return callable(source) and not hasattr(source, "sample")
-
-
-def _fetch(dataset: Any, rows: list[int]) -> tuple[Tensor, Tensor]:
-    if isinstance(dataset, LabeledImages):
-        index = torch.tensor(rows)
-        return dataset.images[index], dataset.labels[index]
-    images, labels = default_collate(dataset.__getitems__(rows))
-    return images, labels
+def _check_rate(rate: float) -> None:
+    if not 0 < rate <= 10:  # written so that NaN fails too
+        raise GenaugError(f"learning_rate must be above 0 and at most 10, got {shorten(rate)}")

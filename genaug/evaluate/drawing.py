@@ -9,7 +9,7 @@ from torch import Tensor
 from genaug.bank.drawing import check_source
 from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError, shorten
-from genaug.evaluate.comparison import check_parts
+from genaug.evaluate.parts import check_parts
 from genaug.images import to_float, to_uint8
 from genaug.progress import progress_bar
 from genaug.seeding import make_generator

@@ -195,3 +195,38 @@ def _save(figure: Figure, path: Path) -> None:
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)
+
+
+def plot_arms(comparison: Comparison, path: Path) -> None:
+    """Save a plot of the arms that are complete, the best on top: balanced accuracy of each seed, and differences.
+
+    On the left a dot stands for a seed and a line for their mean; on the right is the paired difference to the rival
+    with its 95 % interval.
+
+    Args:
+        comparison: what `compare_arms` returned.
+        path: PNG file.
+
+    Raises:
+        GenaugError: the disk is full or not writable.
+    """
+    summary = comparison.to_dict()["summary"]
+    arms = sorted(summary, key=lambda arm: summary[arm]["balanced_accuracy"]["mean"])
+    figure = Figure(figsize=(9, 1.2 + 0.3 * len(arms)), layout="constrained")
+    scores, gaps = figure.subplots(1, 2, sharey=True)
+    for place, arm in enumerate(arms):
+        color = "tab:red" if arm == comparison.rival else "tab:blue"
+        values = comparison.values(arm, "balanced_accuracy")
+        scores.plot(values, [place] * len(values), ".", color=color, alpha=0.5)
+        scores.plot([summary[arm]["balanced_accuracy"]["mean"]] * 2, [place - 0.3, place + 0.3], color=color)
+        gap = summary[arm].get("difference")
+        if gap is not None:
+            gaps.plot([gap["low"], gap["high"]], [place, place], color=color)
+            gaps.plot([gap["mean"]], [place], "o", color=color, markersize=4)
+    scores.set_yticks(range(len(arms)), arms, fontsize=8)
+    scores.set_xlabel("balanced accuracy")
+    gaps.set_xlabel(f"difference to {comparison.rival}, 95 % interval")
+    gaps.axvline(0, color="tab:red", linewidth=1)
+    for axis in (scores, gaps):
+        axis.grid(axis="x", alpha=0.3)
+    _save(figure, path)

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
 from genaug.errors import DataError, GenaugError, check_share, shorten
-from genaug.evaluate.arms import Arm, Budget, train_classifier
-from genaug.evaluate.comparison import Comparison, check_parts, list_seeds
+from genaug.evaluate.arms import Arm, Budget
+from genaug.evaluate.comparison import Comparison
+from genaug.evaluate.fitting import train_classifier
+from genaug.evaluate.parts import check_parts
+from genaug.evaluate.runs import list_seeds
 from genaug.evaluate.trials import AUGMENTED, NOISY, Trials
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
@@ -37,12 +40,14 @@ class RobustnessResult:
 
     Args:
         class_names: of the images.
+        test_labels: class index of each test image.
         settings: what was asked for.
         facts: what else to write.
         runs: the score of a row at a noise level for a seed.
     """
 
     class_names: tuple[str, ...]
+    test_labels: list[int]
     settings: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -65,7 +70,7 @@ class RobustnessResult:
             for run in self.runs
             if run["noise_level"] == noise_level
         ]
-        return Comparison(rival=rival, class_names=self.class_names, settings=self.settings, runs=runs)
+        return Comparison(rival, self.class_names, self.test_labels, self.settings, runs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return facts, settings, a summary of each noise level, and all runs, as plain values."""
@@ -79,6 +84,7 @@ class RobustnessResult:
             "class_names": list(self.class_names),
             "settings": self.settings,
             "summary": levels,
+            "test_labels": " ".join(map(str, self.test_labels)),
             "runs": self.runs,
         }
 
@@ -166,7 +172,7 @@ def measure_robustness(
         "train_images": len(train),
         "test_images": len(test),
     }
-    result = RobustnessResult(class_names=test.spec.class_names, settings=settings, facts=dict(facts or {}))
+    result = RobustnessResult(test.spec.class_names, test.targets, settings, dict(facts or {}))
     total = len(seeds) * (2 + 2 * len(levels)) * steps
     with progress_bar("robustness", total=total, enabled=progress) as update:
         arm = Arm(balanced=True, transform=transform)

@@ -12,9 +12,8 @@ from genaug.data import LabeledImages
 from genaug.data.allocation import allocate_pixels
 from genaug.degradations import Clip, GaussianNoise, degrade
 from genaug.errors import DataError
-from genaug.evaluate.arms import predict
+from genaug.evaluate.scoring import score_classifier
 from genaug.images import to_uint8
-from genaug.metrics import score_predictions
 from genaug.models.running import draw_seeds
 from genaug.progress import Update
 from genaug.seeding import make_generator
@@ -88,8 +87,7 @@ class Trials:
         return LabeledImages(images, self.train.labels, self.train.spec)
 
     def _score(self, net: nn.Module, images: Tensor) -> dict[str, Any]:
-        predictions = predict(net, images, device=self.device)
-        return score_predictions(self.test.labels, predictions, num_classes=self.test.spec.num_classes)
+        return score_classifier(net, images, self.test.labels, counts=self.train.counts, device=self.device)
 
 
 def add_noise(images: Tensor, noise_level: float, *, seeds: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
 """Scores of a classifier from labels and predicted classes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from genaug.errors import GenaugError, shorten
+
+CALIBRATION_BINS = 15
 
 
 def confusion_matrix(labels: Tensor, predictions: Tensor, *, num_classes: int) -> Tensor:
@@ -27,19 +32,94 @@ def recall_per_class(labels: Tensor, predictions: Tensor, *, num_classes: int) -
     return confusion.diagonal() / confusion.sum(1)
 
 
-def score_predictions(labels: Tensor, predictions: Tensor, *, num_classes: int) -> dict[str, Any]:
-    """Return accuracy, balanced accuracy (the mean recall), the worst class's recall, and all recalls.
+def score_predictions(
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    num_classes: int,
+    counts: Sequence[float] | None = None,
+    probabilities: Tensor | None = None,
+) -> dict[str, Any]:
+    """Return the scores of predicted classes, all from 0 to 1, as plain values.
 
-    Classes without images do not count; their recall is None.
+    Classes without images do not count; their recall is None. The scores, by name:
 
-    >>> score_predictions(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), num_classes=2)["balanced_accuracy"]
-    0.75
+    - accuracy; balanced_accuracy (the mean recall); worst_class (the lowest recall); recall (of every class);
+    - geometric_mean: of the recalls, 0 where one is 0 (Mullick et al. 2019, GAMO);
+    - geometric_mean_specificity: sqrt(mean recall x mean specificity), specificity being the share of the other
+      classes' images that were not taken for this one (macro average of imbalanced-learn; it fits the tables of
+      Dablain et al. 2022, DeepSMOTE). It is higher than the one above; the two do not compare;
+    - macro_f1: mean over classes of 2 TP / (2 TP + FP + FN);
+    - scarce_third, with `counts`: mean recall over the third of the classes, rounded up, with the fewest training
+      images; of two with as many, the first one counts as scarcer;
+    - calibration_error, with `probabilities`: expected difference between the highest probability and the accuracy,
+      in 15 bins of equal width (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3).
+
+    Args:
+        labels: true classes (N,), int64, at least one.
+        predictions: predicted classes (N,), int64.
+        num_classes: number of classes C.
+        counts: images of each class in the training part.
+        probabilities: of each class (N, C), in [0, 1].
+
+    Raises:
+        GenaugError: counts or probabilities of another shape or range.
+
+    >>> scores = score_predictions(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), num_classes=2, counts=[90, 5])
+    >>> scores["balanced_accuracy"], scores["scarce_third"]
+    (0.75, 1.0)
     """
-    recall = recall_per_class(labels, predictions, num_classes=num_classes)
+    confusion = confusion_matrix(labels, predictions, num_classes=num_classes).double()
+    recall = confusion.diagonal() / confusion.sum(1)
     present = recall[~recall.isnan()]
-    return {
+    scores: dict[str, Any] = {
         "accuracy": float((labels == predictions).double().mean()),
         "balanced_accuracy": float(present.mean()),
         "worst_class": float(present.min()),
+        "geometric_mean": float(present.log().mean().exp()),  # no product, which underflows with many classes
+        "geometric_mean_specificity": float((present.mean() * _specificity(confusion).mean()).sqrt()),
+        "macro_f1": float(_f1(confusion).mean()),
         "recall": [None if value != value else value for value in recall.tolist()],
     }
+    if counts is not None:
+        scores["scarce_third"] = _scarce_third(recall, counts)
+    if probabilities is not None:
+        scores["calibration_error"] = _calibration_error(labels, probabilities, num_classes=num_classes)
+    return scores
+
+
+def _specificity(confusion: Tensor) -> Tensor:
+    """Return TN / (TN + FP) of each class with images; 1 where no other class has any, as none was mistaken for it."""
+    images = confusion.sum(1)
+    false_positives = confusion.sum(0) - confusion.diagonal()
+    return (1 - false_positives / (images.sum() - images).clamp(min=1))[images > 0]
+
+
+def _f1(confusion: Tensor) -> Tensor:
+    images = confusion.sum(1)
+    return (2 * confusion.diagonal() / (images + confusion.sum(0)))[images > 0]
+
+
+def _scarce_third(recall: Tensor, counts: Sequence[float]) -> float:
+    if len(counts) != len(recall) or not all(count >= 0 for count in counts):
+        raise GenaugError(
+            f"counts must be numbers of at least 0, one for each of {len(recall)} classes, got {shorten(counts)}"
+        )
+    present = [index for index, value in enumerate(recall.tolist()) if value == value]
+    scarce = sorted(present, key=lambda index: counts[index])[: -(-len(present) // 3)]
+    return float(recall[scarce].mean())
+
+
+def _calibration_error(labels: Tensor, probabilities: Tensor, *, num_classes: int) -> float:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    wanted = (len(labels), num_classes)
+    if tuple(probabilities.shape) != wanted:
+        raise GenaugError(f"probabilities must have shape {wanted}, got {tuple(probabilities.shape)}")
+    low, high = (float(value) for value in probabilities.aminmax())
+    if not (low >= 0 and high <= 1):  # written so that NaN fails; torchmetrics takes what leaves [0, 1] for logits
+        raise GenaugError(f"probabilities must be within [0, 1], got values from {low:g} to {high:g}; apply softmax")
+    error = multiclass_calibration_error(
+        probabilities, labels, num_classes, n_bins=CALIBRATION_BINS, norm="l1", validate_args=False
+    )
+    return float(error)

@@ -1,15 +1,27 @@
-"""Model families, the small classifier, and their losses."""
+"""Model families, the classifiers that comparisons train, and their losses."""
+
+from collections.abc import Callable
+
+from torch import nn
 
 from genaug.models.autoencoder import Autoencoder, AutoencoderConfig
 from genaug.models.base import Model, require
 from genaug.models.classifier import SmallCNN
 from genaug.models.denoiser import Denoiser, DenoiserConfig
 from genaug.models.gan import GAN, GANConfig
+from genaug.models.resnet import ResNet18, ResNet32
 from genaug.models.vae import VAE, VAEConfig
+from genaug.spec import DataSpec
 
 FAMILIES: dict[str, type[Model]] = {"autoencoder": Autoencoder, "denoiser": Denoiser, "gan": GAN, "vae": VAE}
+CLASSIFIERS: dict[str, Callable[[DataSpec], nn.Module]] = {
+    "small-cnn": SmallCNN,
+    "resnet18": ResNet18,
+    "resnet32": ResNet32,
+}
 
 __all__ = [
+    "CLASSIFIERS",
     "FAMILIES",
     "GAN",
     "VAE",
@@ -19,6 +31,8 @@ __all__ = [
     "DenoiserConfig",
     "GANConfig",
     "Model",
+    "ResNet18",
+    "ResNet32",
     "SmallCNN",
     "VAEConfig",
     "require",

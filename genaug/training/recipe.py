@@ -1,23 +1,17 @@
 """Recipes: YAML files that say what to train and how, checked field by field."""
 
 import json
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import yaml
-
 from genaug.checkpoint import WeightsDtype
-from genaug.config import parse_config, read_bounded
+from genaug.config import parse_config
 from genaug.errors import GenaugError, RecipeError, check_ranges, shorten
 from genaug.models import FAMILIES
-from genaug.storage import expand
-from genaug.zoo import WORD, is_path, shipped
-
-MAX_RECIPE_BYTES = 1 << 16  # more of it would take PyYAML seconds to parse
+from genaug.training.recipe_files import find_recipe, override, read_recipe
+from genaug.zoo import is_path
 
 
 @dataclass(frozen=True)
@@ -147,10 +141,10 @@ def load_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, *, overrides: I
     elif isinstance(recipe, Mapping):
         where, values = "recipe", dict(recipe)
     else:
-        path = _find(recipe)
-        where, values = path.name, _read_yaml(path)
+        path = find_recipe(recipe)
+        where, values = path.name, read_recipe(path)
     for assignment in overrides:
-        _override(values, assignment)
+        override(values, assignment)
     family, training = values.get("family"), values.get("training", {})
     if isinstance(family, str) and family in FAMILIES and isinstance(training, Mapping):
         values["training"] = {**FAMILIES[family].training_defaults, **training}
@@ -158,77 +152,3 @@ def load_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, *, overrides: I
     config_class = FAMILIES[fields.family].config_class
     model = parse_config(config_class, fields.model, where=f"{where}.model", error=RecipeError)
     return Recipe(family=fields.family, model=model, training=fields.training, seed=fields.seed)
-
-
-def list_recipes() -> list[str]:
-    """Return the names of the shipped recipes."""
-    return sorted(path.stem for path in shipped("recipes").glob("*.yaml"))
-
-
-def _find(name: str | Path) -> Path:
-    if not isinstance(name, str | Path):
-        raise RecipeError(f"recipe must be a name, a path, a dict or a Recipe, got {type(name).__name__}")
-    if is_path(name) or str(name).endswith((".yaml", ".yml")):
-        return expand(name, error=RecipeError)
-    if re.fullmatch(WORD, str(name)) and str(name) in list_recipes():
-        return shipped("recipes") / f"{name}.yaml"
-    raise RecipeError(
-        f"{shorten(str(name))}: no such shipped recipe; there are: {', '.join(list_recipes())}; "
-        "a file's name ends in .yaml"
-    )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with numbers such as 2e-3 as floats (as in YAML 1.2).
-
-    Without aliases, which can blow up a file; tags, some of which crash PyYAML; and keys that stand twice.
-    """
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in a recipe")
-        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError("tags such as !!int are not allowed in a recipe")
-        return super().compose_node(parent, index)
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        repeated = sorted(key for key, times in Counter(keys).items() if times > 1)
-        if repeated:
-            raise yaml.YAMLError(f"field {shorten(repeated[0])} stands twice")
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def _parse_yaml(text: str | bytes, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as problem:
-        reason = " ".join(str(problem).split())
-        raise RecipeError(f"{where}: not valid YAML ({shorten(reason, 160)})") from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    values = _parse_yaml(read_bounded(path, MAX_RECIPE_BYTES, error=RecipeError), path.name)
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path.name}: must hold fields such as 'family: vae', got {shorten(values)}")
-    return values
-
-
-def _override(values: dict[str, Any], assignment: str) -> None:
-    name, equals, text = assignment.partition("=")
-    if not equals or not name:
-        raise RecipeError(f"{shorten(assignment)}: must be of the form field=value, such as training.steps=500")
-    *parents, last = name.split(".")
-    for parent in parents:
-        inner = values.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"{name}: {parent} is a value, not a part of the recipe")
-        values[parent] = inner = dict(inner)  # never change the caller's dict
-        values = inner
-    values[last] = _parse_yaml(text, name)

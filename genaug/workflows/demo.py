@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -12,9 +13,8 @@ from genaug.bank import SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices, stratified_split
 from genaug.devices import choose_device
 from genaug.errors import GenaugError, shorten
-from genaug.evaluate import Arm, Comparison, compare_arms
+from genaug.evaluate import Arm, Budget, Comparison, Difference, compare_arms
 from genaug.evaluate.plots import plot_real_beside_synthetic, plot_recall
-from genaug.mixing import balance
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
 from genaug.storage import check_folder, clear_own_files, expand
@@ -28,7 +28,7 @@ CLASSIFIER_STEPS = 300
 TARGET, CAP = "median", 5.0
 REAL, RIVAL, OURS = "real only", "class-balanced", "class-balanced + genaug"
 OWN_FILES = (
-    r"results\.json|real-and-synthetic\.png|recall\.png|bank/(images\.safetensors|provenance\.json)"
+    r"results\.(json|csv)|real-and-synthetic\.png|recall\.png|bank/(images\.safetensors|provenance\.json)"
     rf"|training/(\.lock|{RUN_FILES})"
 )
 
@@ -81,7 +81,7 @@ def run_demo(
         def draw(seed: int) -> LabeledImages:
             return pool.subset(longtail_indices(pool.labels, imbalance_factor=IMBALANCE_FACTOR, seed=seed))
 
-        def make_bank(part: LabeledImages, seed: int) -> SampleBank:
+        def make_bank(part: LabeledImages, counts: Sequence[int], *, seed: int, device: torch.device) -> SampleBank:
             update(0, description=f"seed {seed}: VAE")
             shutil.rmtree(output / "bank", ignore_errors=True)
             try:
@@ -89,15 +89,14 @@ def run_demo(
                     load_recipe(recipe, overrides=[f"seed={seed}"]),
                     data=part,
                     output=output / "training",
-                    device=device,
+                    device=str(device),
                     overwrite=True,
                     progress=False,
                     on_step=lambda step: update(),
                 )
             except Interrupted as stop:
                 raise Interrupted("interrupted; start the demo anew with --overwrite", stop.signal_number) from None
-            counts = balance(part.counts, target=TARGET, cap=CAP)
-            bank = SampleBank.generate(result.model, counts, seed=seed, path=output / "bank", progress=False)
+            bank = SampleBank.generate(result.model, list(counts), seed=seed, path=output / "bank", progress=False)
             update(0, description=f"seed {seed}: classifiers")
             banks[:] = [(part, bank)]
             return bank
@@ -112,7 +111,7 @@ def run_demo(
             test=test,
             rival=RIVAL,
             seeds=range(first_seed, first_seed + seeds),
-            steps=CLASSIFIER_STEPS,
+            budget=Budget(steps=CLASSIFIER_STEPS),
             classifier=SmallCNN,
             output=output / "results.json",
             device=device,
@@ -153,13 +152,12 @@ def _report(comparison: Comparison, output: Path, *, test: str) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(describe_verdict(comparison), highlight=False, style="bold", soft_wrap=True)
+    console.print(describe_verdict(comparison.difference(OURS)), highlight=False, style="bold", soft_wrap=True)
     console.print(f"Results, pictures, the last bank and training: {output}", highlight=False, soft_wrap=True)
 
 
-def describe_verdict(comparison: Comparison) -> str:
+def describe_verdict(gap: Difference) -> str:
     """Return one line that says whether genaug's mix helped; where the interval holds 0 it claims nothing."""
-    gap = comparison.difference(OURS)
     interval = f"{100 * gap.mean:+.1f} points, 95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
     words = {"gain": "Mixing in samples raised", "loss": "Mixing in samples lowered"}
     if gap.verdict in words:

@@ -11,7 +11,6 @@ from torchvision.transforms import v2
 from genaug.devices import choose_device
 from genaug.errors import GenaugError, shorten
 from genaug.evaluate import Difference, RobustnessResult, measure_robustness
-from genaug.evaluate.comparison import METRICS
 from genaug.evaluate.figures import show
 from genaug.evaluate.robustness import LEVELS, PROTOCOL
 from genaug.models import require
@@ -20,6 +19,7 @@ from genaug.workflows.parts import load_parts, open_source
 from genaug.workflows.reports import make_table, say, with_versions
 
 RESULTS = "robustness.json"
+METRICS = "accuracy", "balanced_accuracy", "worst_class"
 FLIPS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "none": None,
     "horizontal": v2.RandomHorizontalFlip(),

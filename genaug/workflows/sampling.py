@@ -1,7 +1,7 @@
 """Write samples of a model: what filters accept of every class, and whether the samples copy training images."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,12 @@ from genaug.data import LabeledImages, load_data
 from genaug.devices import choose_device
 from genaug.errors import DataError, DataWarning, GenaugError, shorten
 from genaug.evaluate import CopyAudit, audit_copies
-from genaug.features import STEPS, fit_features
-from genaug.filters import ClassifierAgreement, DiscriminatorRejection, NotACopy, PrototypeBand
-from genaug.models.base import require
-from genaug.seeding import derive_seed
+from genaug.features import STEPS
+from genaug.filters.choice import check_filters, fit_filters
 from genaug.storage import expand
 from genaug.workflows.parts import load_training_part
 from genaug.workflows.reports import MAX_ROWS, make_table, say, with_versions
 from genaug.zoo import load
-
-FILTERS = ("agreement", "band", "copies", "discriminator")
 
 
 def run_sampling(
@@ -64,8 +60,7 @@ def run_sampling(
         per_class: samples of each class.
         classes: names of classes; by default all.
         data: the images that the model was trained on, as `genaug.data.load_data` takes them.
-        filters: names of `FILTERS`, with their default settings: "agreement" (`ClassifierAgreement`), "band"
-            (`PrototypeBand`), "copies" (`NotACopy`) and "discriminator" (`DiscriminatorRejection`).
+        filters: names of filters; see `genaug.filters.choice.fit_filters`.
         short, max_draws: as `SampleBank.generate` takes them.
         audit: whether to audit the samples.
         split: the part of the data that the model was trained on; "train" where there are parts.
@@ -100,7 +95,7 @@ def run_sampling(
         choice = {"split": split, "limit_per_class": limit_per_class, "longtail": longtail}
         train, held_out = _read(source, data=data, seed=seed, **choice, **reading)
         options: dict[str, Any] = {"classifier_steps": classifier_steps, "device": where, "progress": progress}
-        chosen = _fit_filters(names, source, train, held_out, seed=seed, **options)
+        chosen = fit_filters(names, source, train, held_out=held_out, seed=seed, **options)
         if audit:
             test = _find_test(data, reading, held_out)
             facts = {"model": model, "data": str(data)}
@@ -147,9 +142,7 @@ def print_tallies(classes: Sequence[str], filters: Sequence[str], tallies: Seque
 
 
 def _check_filters(names: Sequence[str], data: Any) -> None:
-    unknown = [name for name in names if name not in FILTERS]
-    if unknown:
-        raise GenaugError(f"filters must be of {', '.join(FILTERS)}, got {shorten(unknown)}")
+    check_filters(names)
     if names and data is None:
         raise GenaugError(
             f"filters ({', '.join(names)}) need the images that the model was trained on; pass --data (data=)"
@@ -170,36 +163,6 @@ def _read(source: Any, **options: Any) -> tuple[LabeledImages, LabeledImages | N
         return images, None
     kept, rest = part.split(part.share)
     return images.subset(kept), images.subset(rest) if len(rest) else None
-
-
-def _fit_filters(
-    names: Sequence[str],
-    source: Any,
-    train: LabeledImages,
-    held_out: LabeledImages | None,
-    *,
-    seed: int,
-    classifier_steps: int,
-    device: Any,
-    progress: bool,
-) -> list[Filter]:
-    """Return the filters `names`; their classifier is not the audit's, in which copies are rejected already."""
-    makers: dict[str, Callable[[], Filter]] = {}
-    if "discriminator" in names:
-        require(source, "discriminate")
-        if held_out is None:
-            raise DataError(
-                "filter discriminator needs images that the model has not learned from, and its recipe held none out; "
-                "train with --set training.validation_fraction=0.1"
-            )
-        makers["discriminator"] = lambda: DiscriminatorRejection(source, source, held_out=held_out, seed=seed)
-    if set(names) - {"discriminator"}:
-        own = derive_seed(seed, "filters")
-        features = fit_features(train, seed=own, steps=classifier_steps, device=device, progress=progress)
-        makers["agreement"] = lambda: ClassifierAgreement(features)
-        makers["band"] = lambda: PrototypeBand(features, train)
-        makers["copies"] = lambda: NotACopy(features, train)
-    return [makers[name]() for name in names]
 
 
 def _find_test(data: Any, reading: Mapping[str, Any], held_out: LabeledImages | None) -> LabeledImages | str:

@@ -11,7 +11,8 @@ import yaml
 
 from genaug.errors import GenaugError, RecipeError
 from genaug.models import GANConfig, VAEConfig
-from genaug.training.recipe import MAX_RECIPE_BYTES, Recipe, TrainingConfig, list_recipes, load_recipe
+from genaug.training.recipe import Recipe, TrainingConfig, load_recipe
+from genaug.training.recipe_files import MAX_RECIPE_BYTES, list_recipes
 from genaug.zoo import shipped
 
 MINIMAL = {"family": "vae"}

@@ -22,12 +22,13 @@ from genaug.cli.train import train_command
 from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.errors import DataWarning
 from genaug.features import STEPS, fit_features
-from genaug.filters import ClassifierAgreement, NotACopy, PrototypeBand
+from genaug.filters import ClassifierAgreement, NotACopy, PrototypeBand, choice
+from genaug.filters.choice import FILTERS
 from genaug.models import GAN, GANConfig
 from genaug.seeding import derive_seed
 from genaug.training import Recipe, TrainingConfig
 from genaug.workflows import sampling
-from genaug.workflows.sampling import FILTERS, print_tallies, run_sampling
+from genaug.workflows.sampling import print_tallies, run_sampling
 
 WARNING = r"the samples were not audited for copies: there are no held-out images to compare with: .*has no parts"
 
@@ -65,7 +66,7 @@ def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, LabeledImages]:
     """The images that classifiers were trained on and that the audit compared with."""
     found: dict[str, LabeledImages] = {}
-    fit, audit = sampling.fit_features, sampling.audit_copies
+    fit, audit = choice.fit_features, sampling.audit_copies
 
     def fit_and_tell(train: LabeledImages, **options: Any) -> Any:
         found["filters"] = train
@@ -75,7 +76,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, LabeledImages]:
         found.update(train=train, test=test)
         return audit(source, train=train, test=test, **options)
 
-    monkeypatch.setattr(sampling, "fit_features", fit_and_tell)
+    monkeypatch.setattr(choice, "fit_features", fit_and_tell)
     monkeypatch.setattr(sampling, "audit_copies", audit_and_tell)
     return found
 
@@ -272,7 +273,7 @@ def test_what_cannot_be_done(options: dict[str, Any], message: str, here: Path, 
     for name in ("cat", "dog"):
         (here / "photos" / name).mkdir(parents=True)
         PIL.Image.new("RGB", (8, 8), "red" if name == "cat" else "blue").save(here / f"photos/{name}/1.png")
-    monkeypatch.setattr(sampling, "fit_features", lambda *_, **__: pytest.fail("it should not come to that"))
+    monkeypatch.setattr(choice, "fit_features", lambda *_, **__: pytest.fail("it should not come to that"))
     with pytest.raises(GenaugError, match=message):
         run(**options)
     assert not (here / "out").exists()

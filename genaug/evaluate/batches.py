@@ -1,0 +1,113 @@
+"""The images that an arm trains on, and which of them make the batch of a step."""
+
+import torch
+from torch import Tensor
+
+from genaug.data import LabeledImages
+from genaug.evaluate.arms import Arm
+from genaug.mixing import MixedDataset, balance
+from genaug.seeding import derive_seed, make_generator
+from genaug.training.schedules import ClassSampler
+
+
+class Batches:
+    """Batches of real images and an arm's synthetic ones, as functions of (seed, step).
+
+    Args:
+        arm: how they are drawn.
+        train: the training part.
+        steps: of the whole training.
+        batch_size: images of each batch.
+        seed: of the draws.
+        device: where a maker of synthetic images computes.
+
+    Raises:
+        DataError: a source whose images or classes are others.
+    """
+
+    def __init__(
+        self, arm: Arm, train: LabeledImages, *, steps: int, batch_size: int, seed: int, device: torch.device
+    ) -> None:
+        self._arm, self._train, self._batch_size = arm, train, batch_size
+        self._mixed = _mix(arm, train, seed=seed, device=device)
+        self._until = round(arm.until * steps) if self._mixed is not None else 0
+        self._seed = derive_seed(seed, "classifier batches")
+        self._exponent = 0.0 if arm.balanced else 1.0
+        self.real_counts = torch.tensor(train.counts)
+        self.synthetic_counts = torch.tensor(self._mixed.synthetic_counts) if self._mixed else 0 * self.real_counts
+        self.labels = train.labels if self._mixed is None else torch.tensor(self._mixed.targets)
+        self._real = self._sampler(train.labels)
+        synthetic = self.labels[len(train) :]
+        self._synthetic = self._sampler(synthetic) if len(synthetic) else None
+        self._all = self._sampler(self.labels)
+
+    def _sampler(self, labels: Tensor) -> ClassSampler:
+        return ClassSampler(labels, exponent=self._exponent, seed=self._seed)
+
+    def has_synthetic(self, step: int) -> bool:
+        """Tell whether the batch of `step` may hold synthetic images."""
+        return self._synthetic is not None and step < self._until
+
+    def counts(self, step: int) -> Tensor:
+        """Return how often batches around `step` hold each class (C,), as counts of a data set of the real size."""
+        real, synthetic = self.real_counts.double(), self.synthetic_counts * self._arm.weight
+        arm, counts = self._arm, real
+        if arm.balanced:
+            counts = (real > 0).double()
+        if self.has_synthetic(step) and arm.replace is None:
+            if arm.fraction is not None:
+                other = (synthetic > 0).double() if arm.balanced else synthetic
+                shares = (1 - arm.fraction) * counts / counts.sum() + arm.weight * arm.fraction * other / other.sum()
+                return shares * real.sum()
+            if not arm.balanced:
+                return real + synthetic
+        return counts * real.sum() / counts.sum() if arm.balanced else counts
+
+    def rows(self, step: int) -> Tensor:
+        """Return the rows of the batch: real images, and from the number of these on synthetic ones."""
+        size, arm = self._batch_size, self._arm
+        if not self.has_synthetic(step) or self._synthetic is None:
+            return self._real.rows(step, batch_size=size)
+        if arm.fraction is not None:
+            made = round(arm.fraction * size)
+            synthetic = self._synthetic.rows(step, batch_size=made) + len(self._train)
+            return torch.cat([self._real.rows(step, batch_size=size - made), synthetic])
+        if arm.replace is not None:
+            return self._replace(self._real.rows(step, batch_size=size), step, self._synthetic, arm.replace)
+        return self._all.rows(step, batch_size=size)
+
+    def _replace(self, rows: Tensor, step: int, synthetic: ClassSampler, share: float) -> Tensor:
+        """Return rows of which a share is replaced by synthetic images of the same classes, where there are some."""
+        draws = torch.rand((2, len(rows)), generator=make_generator(self._seed, "replace", step), dtype=torch.float64)
+        labels = self._train.labels[rows]
+        counts = self.synthetic_counts[labels]
+        starts = self.synthetic_counts.cumsum(0) - self.synthetic_counts
+        place = starts[labels] + (draws[1] * counts).long()
+        chosen = (draws[0] < share) & (counts > 0)
+        return torch.where(chosen, len(self._train) + synthetic.order[place.clamp(max=len(synthetic.order) - 1)], rows)
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return uint8 images (N, C, H, W), labels (N,) and whether each is synthetic (N,) of the batch of `step`.
+
+        Where a bank has more samples than are wanted, others take part in every epoch.
+        """
+        rows = self.rows(step)
+        synthetic = rows >= len(self._train)
+        if self._mixed is None or not synthetic.any():
+            return self._train.images[rows], self._train.labels[rows], synthetic
+        self._mixed.set_epoch(step * self._batch_size // len(self.labels))
+        images = torch.empty((len(rows), *self._train.images.shape[1:]), dtype=torch.uint8)
+        images[~synthetic] = self._train.images[rows[~synthetic]]
+        images[synthetic] = torch.stack([image for image, _ in self._mixed.__getitems__(rows[synthetic].tolist())])
+        return images, self.labels[rows], synthetic
+
+
+def _mix(arm: Arm, train: LabeledImages, *, seed: int, device: torch.device) -> MixedDataset | None:
+    if arm.source is None:
+        return None
+    source, counts = arm.source, balance(train.counts, target=arm.target, cap=arm.cap)
+    if not sum(counts):
+        return None
+    if callable(source) and not hasattr(source, "sample"):
+        source = source(train, counts, seed=seed, device=device)
+    return MixedDataset(train, source, target=arm.target, cap=arm.cap, seed=seed)

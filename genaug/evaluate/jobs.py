@@ -1,0 +1,155 @@
+"""The runs of a comparison: one after another, or side by side in processes of their own."""
+
+import multiprocessing
+import pickle
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from genaug.data import LabeledImages
+from genaug.errors import GenaugError
+from genaug.evaluate.arms import Arm
+from genaug.evaluate.fitting import train_classifier
+from genaug.evaluate.parts import check_parts
+from genaug.evaluate.scoring import score_classifier
+from genaug.progress import Update
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run that is to be made: an arm by its name, and a seed."""
+
+    name: str
+    arm: Arm
+    seed: int
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    shared: Mapping[str, Any],
+    parts: dict[int, LabeledImages],
+    *,
+    jobs: int,
+    update: Update,
+    on_step: Callable[[], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the runs of tasks as they are done.
+
+    Args:
+        tasks: what to run.
+        shared: what all need: `train`, `test`, `classifier`, `budget`, `device`.
+        parts: the training part of a seed, where it was drawn already.
+        jobs: how many at once.
+        update: of a progress bar, which counts steps.
+        on_step: called after every step, where `jobs` is 1.
+
+    Raises:
+        GenaugError: what cannot be sent to other processes; a process that died.
+    """
+    if jobs > 1 and len(tasks) > 1:
+        yield from _run_side_by_side(tasks, shared, jobs=min(jobs, len(tasks)), update=update)
+        return
+
+    def advance() -> None:
+        update()
+        if on_step is not None:
+            on_step()
+
+    for task in tasks:
+        update(0, description=f"seed {task.seed}: {task.name}")
+        yield _run(task, shared, parts, on_step=advance)
+
+
+def _run(
+    task: Task, shared: Mapping[str, Any], parts: dict[int, LabeledImages], *, on_step: Callable[[], None]
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    if task.seed not in parts:
+        parts.clear()
+        train = shared["train"]
+        parts[task.seed] = train(task.seed) if callable(train) else train
+        check_parts(parts[task.seed], shared["test"])
+    part, test, device = parts[task.seed], shared["test"], shared["device"]
+    net, counts = train_classifier(
+        task.arm,
+        part,
+        classifier=shared["classifier"],
+        budget=shared["budget"],
+        seed=task.seed,
+        device=device,
+        on_step=on_step,
+    )
+    scores = score_classifier(net, test.images, test.labels, counts=part.counts, device=device)
+    seconds = round(time.perf_counter() - began, 2)
+    return {"arm": task.name, "seed": task.seed, **scores, "counts": counts, "seconds": seconds}
+
+
+_payload = b""  # of a worker process: what all runs share
+_shared: dict[str, Any] = {}
+_parts: dict[int, LabeledImages] = {}
+
+
+def _prepare(payload: bytes, threads: int) -> None:
+    global _payload
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    torch.set_num_threads(threads)
+    _payload = payload
+
+
+def _run_here(task: bytes) -> dict[str, Any]:
+    try:
+        if not _shared:
+            _shared.update(pickle.loads(_payload))
+        found: Task = pickle.loads(task)
+    except (ImportError, AttributeError) as problem:
+        raise GenaugError(
+            f"with jobs above 1 arms, classifier and train must be importable in other processes, got: {problem}; "
+            "define them in a module, or use jobs=1"
+        ) from None
+    return _run(found, _shared, _parts, on_step=lambda: None)
+
+
+def _run_side_by_side(
+    tasks: Sequence[Task], shared: Mapping[str, Any], *, jobs: int, update: Update
+) -> Iterator[dict[str, Any]]:
+    try:
+        payload = pickle.dumps(dict(shared))
+        pickled = [pickle.dumps(task) for task in tasks]
+    except Exception as problem:
+        raise GenaugError(
+            f"with jobs above 1 arms, classifier and train must be picklable, got {problem}; use jobs=1, or "
+            "define them in a module"
+        ) from None
+    threads = max(1, torch.get_num_threads() // jobs)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(payload, threads))
+    try:
+        waiting: set[Future[dict[str, Any]]] = {pool.submit(_run_here, task) for task in pickled}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                run = future.result()
+                update(shared["budget"].steps, description=f"seed {run['seed']}: {run['arm']}")
+                yield run
+    except BrokenProcessPool:
+        raise GenaugError(
+            "a process of a run died, perhaps for want of memory; use fewer jobs, and resume with what is done"
+        ) from None
+    finally:
+        _stop(pool)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once: what they have not finished is not wanted any more."""
+    workers = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join()

@@ -1,0 +1,35 @@
+"""Whether a training part and a held-out part can be compared on."""
+
+import hashlib
+
+from genaug.data import LabeledImages
+from genaug.errors import DataError, shorten
+
+
+def check_parts(train: LabeledImages, test: LabeledImages) -> None:
+    """Raise a `DataError` unless both parts hold images, of one format and the same classes, and share none."""
+    for name, part in (("train", train), ("test", test)):
+        if not len(part):
+            raise DataError(f"{name} must hold at least one image, got none")
+    if train.spec != test.spec:
+        raise DataError(f"train and test must have one format and the same classes, got {train.spec} and {test.spec}")
+    for name, part in (("train", train), ("test", test)):
+        found = [label for label, count in zip(part.classes, part.counts, strict=True) if count]
+        if len(found) < 2:
+            raise DataError(f"{name} must hold images of at least two classes, got {shorten(found)} alone")
+    shared = find_shared(train, test)
+    if shared:
+        raise DataError(
+            f"train and test must not share images, got {len(shared)} shared, images {shorten(shared)} of train; "
+            "remove them (--drop-shared)"
+        )
+
+
+def find_shared(train: LabeledImages, test: LabeledImages) -> list[int]:
+    """Return the rows of `train` whose pixels are those of an image of `test`, whatever their classes."""
+    known = set(_hash_images(test))
+    return [row for row, digest in enumerate(_hash_images(train)) if digest in known]
+
+
+def _hash_images(data: LabeledImages) -> list[bytes]:
+    return [hashlib.sha256(image.numpy().tobytes()).digest() for image in data.images.cpu()]

@@ -1,0 +1,178 @@
+"""Compare arms: the same classifier under each of them, with paired seeds, one after another or side by side."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from genaug.bank import SampleBank
+from genaug.bank.drawing import name_source
+from genaug.data import LabeledImages
+from genaug.devices import choose_device
+from genaug.errors import DataError, GenaugError, shorten
+from genaug.evaluate.arms import Arm, Budget
+from genaug.evaluate.comparison import Comparison, make_table_rows
+from genaug.evaluate.fitting import check_classifier
+from genaug.evaluate.jobs import Task, run_tasks
+from genaug.evaluate.parts import check_parts
+from genaug.evaluate.stored import read_runs
+from genaug.mixing import MixedDataset
+from genaug.models import SmallCNN
+from genaug.progress import progress_bar
+from genaug.storage import check_vacant, expand, write_json, write_text
+
+Train = LabeledImages | Callable[[int], LabeledImages]
+
+
+def compare_arms(
+    arms: Mapping[str, Arm],
+    *,
+    train: Train,
+    test: LabeledImages,
+    rival: str,
+    seeds: int | Sequence[int] = 5,
+    budget: Budget = Budget(),  # noqa: B008  (it is frozen)
+    classifier: Callable[[Any], nn.Module] = SmallCNN,
+    output: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    jobs: int = 1,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    on_step: Callable[[], None] | None = None,
+) -> Comparison:
+    """Train the same classifier under every arm with the same budget and seeds, and score it on held-out real images.
+
+    Args:
+        arms: name -> arm.
+        train: the training part, or a function of the seed that draws it.
+        test: held-out real images; used once per arm and seed, with the weights of the last step.
+        rival: name of the arm that the others are compared with.
+        seeds: the seeds of the paired repetitions, or their number for seeds 0, 1, ...
+        budget: of every arm.
+        classifier: makes a new network from a `DataSpec`: public images (N, C, H, W) -> logits (N, classes).
+        output: JSON file that is rewritten after every run, and a CSV file of the same name beside it; new ones.
+        resume: go on from `output`, where it exists, with the runs that are missing there.
+        overwrite: replace an existing `output`.
+        jobs: runs at once, each in a process of its own with its share of the processor's cores; arms, classifier and a
+            function `train` must then be importable by name, as pickle asks.
+        device: where to train; a GPU if there is one, else the CPU.
+        progress: show a progress bar.
+        on_step: called after every training step of a classifier, where `jobs` is 1.
+
+    Raises:
+        GenaugError: an unknown rival, no arms, no seeds, jobs below 1, an `output` that exists, or one of another
+            comparison to resume; a classifier that does not give a logit for each class.
+        DataError: train and test of different formats or classes, without images, of fewer than two classes, or sharing
+            an image; a bank that does not fit them.
+
+    >>> from genaug.data import load_data
+    >>> digits = load_data("digits")
+    >>> result = compare_arms(
+    ...     {"plain": Arm(), "balanced": Arm(balanced=True)}, train=digits, test=load_data("digits", split="test"),
+    ...     rival="balanced", seeds=2, budget=Budget(steps=3), progress=False,
+    ... )
+    >>> sorted(result.to_dict()["summary"])
+    ['balanced', 'plain']
+    """
+    if rival not in arms:
+        raise GenaugError(f"rival must be one of the arms {shorten(list(arms))}, got {shorten(rival)}")
+    if type(jobs) is not int or jobs < 1:
+        raise GenaugError(f"jobs must be an integer of at least 1, got {shorten(jobs)}")
+    seeds, where = list_seeds(seeds), choose_device(device)
+    results = None if output is None else expand(output)
+    if results is not None and not resume:
+        check_vacant(results, overwrite=overwrite)
+    first = train(seeds[0]) if callable(train) else train
+    check_parts(first, test)
+    check_classifier(classifier, first, device=where)
+    for name, arm in arms.items():
+        check_source(arm.source, first, name=name)
+    settings = {
+        "seeds": seeds,
+        **asdict(budget),
+        "classifier": describe(classifier),
+        "arms": {name: describe_arm(arm) for name, arm in arms.items()},
+        "train_sha256": first.fingerprint(),
+        "train_counts": first.counts,
+        "test_sha256": test.fingerprint(),
+        "test_images": len(test),
+    }
+    comparison = Comparison(rival, test.spec.class_names, test.targets, settings)
+    if results is not None and resume and results.exists():
+        comparison.runs.extend(read_runs(results, comparison))
+    done = {(run["arm"], run["seed"]) for run in comparison.runs}
+    tasks = [Task(name, arms[name], seed) for seed in seeds for name in arms if (name, seed) not in done]
+    shared = {"train": train, "test": test, "classifier": classifier, "budget": budget, "device": where}
+    steps = len(seeds) * len(arms) * budget.steps
+    with progress_bar("comparing", total=steps, done=steps - len(tasks) * budget.steps, enabled=progress) as update:
+        parts = {seeds[0]: first}
+        for run in run_tasks(tasks, shared, parts, jobs=jobs, update=update, on_step=on_step):
+            comparison.runs.append(run)
+            if results is not None:
+                write_results(results, comparison)
+    return comparison
+
+
+def write_results(path: Path, comparison: Comparison) -> None:
+    """Write a comparison as JSON to `path`, and a row for each run as CSV beside it."""
+    rows = make_table_rows(comparison)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path.with_suffix(".csv"), text.getvalue())
+    write_json(path, comparison.to_dict())
+
+
+def describe_arm(arm: Arm) -> dict[str, str]:
+    """Return the fields of an arm that are not as in `Arm()`, in words that are the same in every process."""
+    plain = Arm()
+    return {
+        field.name: describe(getattr(arm, field.name))
+        for field in fields(arm)
+        if getattr(arm, field.name) is not getattr(plain, field.name)
+        and getattr(arm, field.name) != getattr(plain, field.name)
+    }
+
+
+def describe(value: Any) -> str:
+    """Return a value in words, without addresses in memory; a bank or model with the hash of what it holds."""
+    if isinstance(value, SampleBank):
+        return f"bank {value.provenance.images_sha256}"
+    if isinstance(value, nn.Module) and hasattr(value, "sample"):
+        return f"model of family {name_source(value)}"
+    if isinstance(value, type):
+        return value.__qualname__
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def list_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """Return seeds as they are given, or 0, 1, ... for their number.
+
+    Raises:
+        GenaugError: no seeds, one twice, or something else among them.
+
+    >>> list_seeds(3)
+    [0, 1, 2]
+    """
+    listed = list(range(seeds) if isinstance(seeds, int) else seeds)
+    if not listed or len(set(listed)) != len(listed) or any(type(seed) is not int for seed in listed):
+        raise GenaugError(f"seeds must be at least one integer, none twice, got {shorten(listed)}")
+    return listed
+
+
+def check_source(source: Any, train: LabeledImages, *, name: str) -> None:
+    """Raise a `DataError` unless a bank, or a model, has the classes and the size of `train`; a maker has none yet."""
+    if source is None or (callable(source) and not hasattr(source, "sample")):
+        return
+    try:
+        MixedDataset(train, source, target=0)  # checks all but whether there are enough samples
+    except DataError as problem:
+        raise DataError(f"arm {name!r}: {problem}") from None

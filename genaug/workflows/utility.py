@@ -1,0 +1,182 @@
+"""Is it of use? Arms are tuned on a validation part and compared on the test part, with files, a table and a plot."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from genaug.data import LabeledImages, load_data
+from genaug.data.splits import count_indices
+from genaug.devices import choose_device
+from genaug.errors import GenaugError, shorten
+from genaug.evaluate import Comparison, compare_arms
+from genaug.evaluate.parts import find_shared
+from genaug.evaluate.pieces import Piece, compose_arms, rival_pieces
+from genaug.evaluate.plots import plot_arms
+from genaug.evaluate.search import Choice, choose_settings
+from genaug.storage import check_folder, clear_own_files, expand
+from genaug.workflows.benchmarks import Benchmark
+from genaug.workflows.classifiers import find_classifier
+from genaug.workflows.model_pieces import model_pieces
+from genaug.workflows.reports import say
+from genaug.workflows.utility_report import print_choice, print_utility
+
+RESULTS = "results.json"
+OURS = "genaug"
+OWN_FILES = r"(rivals|ours|results)\.(json|csv)|arms\.png"
+
+
+def run_utility(
+    benchmark: Benchmark,
+    *,
+    data: Any,
+    test: Any = None,
+    split: str | None = None,
+    test_split: str | None = None,
+    test_fraction: float | None = None,
+    bank: str | Path | None = None,
+    reading: Mapping[str, Any] | None = None,
+    drop_shared: bool = False,
+    output: str | Path,
+    jobs: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Tune arms on a validation part, compare them on the test part, and write and print what was found.
+
+    The settings of the rivals, and which of them is the rival, are fixed first, from the training part alone. Then
+    those of arms with samples of ours are. At last every arm is trained on the whole training part, for every seed, and
+    tested.
+
+    Args:
+        benchmark: which arms, classifier, budget and generator.
+        data: what `genaug.data.load_data` takes: images with their classes, of any origin.
+        test: other data to hold out; by default a part of `data`.
+        split: the part to train on; "train" where there are parts.
+        test_split: the held-out part; "test", or all of `test` where that is given.
+        test_fraction: where there is no test part: hold out this share of each class of the training part.
+        bank: path of a bank that "genaug" mixes in, in place of a generator that is trained for every seed. It must be
+            made of the training part alone. The validation part may be among what it was made of, so its settings are
+            chosen less well.
+        reading: further arguments of `load_data` for both parts.
+        drop_shared: leave out training images that are in the test part too; else they are an error.
+        output: a folder for `rivals.json`, `ours.json`, `results.json`, each with a CSV file beside it, `arms.png`, and
+            `generators/` with what was trained.
+        jobs: runs at once; see `compare_arms`.
+        resume: go on from what is in `output`.
+        overwrite: replace an earlier comparison in `output`.
+        device: where to train; a GPU if there is one, else the CPU.
+        progress: show a progress bar.
+
+    Raises:
+        GenaugError: parts that cannot be read or do not fit; unknown arms or classifier; an `output` that exists.
+    """
+    target, where = expand(output), choose_device(device)
+    train, held_out, part = load_train_and_test(
+        benchmark,
+        data=data,
+        test=test,
+        split=split,
+        test_split=test_split,
+        test_fraction=test_fraction,
+        reading=dict(reading or {}),
+        drop_shared=drop_shared,
+    )
+    pieces = {**rival_pieces(train.spec), **model_pieces(benchmark, bank=bank, cache=target / "generators")}
+    names = list(benchmark.arms)
+    if bank is not None and not any(OURS in name.split("+") for name in names):
+        names += [f"class-balanced+{OURS}"]
+    settings = {
+        name: compose_arms(name, pieces, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed)
+        for name in names
+    }
+    rivals = [name for name in settings if _is_rival(name, pieces)]
+    if not rivals:
+        raise GenaugError(f"arms must have at least one rival, without samples of ours, got {shorten(list(settings))}")
+    options: dict[str, Any] = {
+        "budget": benchmark.budget,
+        "classifier": find_classifier(benchmark.classifier),
+        "resume": resume,
+        "jobs": jobs,
+        "device": where,
+        "progress": progress,
+    }
+    _prepare(target, resume=resume, overwrite=overwrite)
+    search: Callable[..., Choice] = partial(
+        choose_settings,
+        train=train,
+        fraction=benchmark.validation_fraction,
+        seeds=_seeds(benchmark, benchmark.search_seeds),
+        split_seed=benchmark.seed,
+        **options,
+    )
+    chosen = search({name: settings[name] for name in rivals}, output=target / "rivals.json")
+    print_choice(chosen, "rivals", train=train, fraction=benchmark.validation_fraction)
+    rival, arms = chosen.best, dict(chosen.arms)
+    rest = {name: settings[name] for name in settings if name not in rivals}
+    if rest:
+        ours = search(rest, output=target / "ours.json")
+        print_choice(ours, "arms with samples", train=train, fraction=benchmark.validation_fraction)
+        arms |= ours.arms
+    comparison = compare_arms(
+        {name: arms[name] for name in settings},
+        train=train,
+        test=held_out,
+        rival=rival,
+        seeds=_seeds(benchmark, benchmark.seeds),
+        output=target / RESULTS,
+        **options,
+    )
+    plot_arms(comparison, target / "arms.png")
+    print_utility(comparison, benchmark, pieces, part=part)
+    say(f"Results, runs and a plot: {target}")
+    return comparison
+
+
+def load_train_and_test(
+    benchmark: Benchmark,
+    *,
+    data: Any,
+    test: Any,
+    split: str | None,
+    test_split: str | None,
+    test_fraction: float | None,
+    reading: dict[str, Any],
+    drop_shared: bool,
+) -> tuple[LabeledImages, LabeledImages, str]:
+    """Return the training part, the test part, and what to call that."""
+    train = load_data(data, split=split, **reading)
+    if test_fraction is None:
+        name = test_split or ("test" if test is None else "all")
+        held_out = load_data(data if test is None else test, split=name, **reading)
+    elif test is not None or test_split is not None:
+        raise GenaugError("test_fraction holds out images of the training part, so leave test and test_split out")
+    else:
+        kept, others = train.split(test_fraction, seed=benchmark.seed)
+        train, held_out, name = train.subset(kept), train.subset(others), f"{test_fraction:g} of each class"
+    if benchmark.class_counts is not None:
+        train = train.subset(count_indices(train.labels, benchmark.class_counts, seed=benchmark.seed))
+    shared = find_shared(train, held_out) if drop_shared else []
+    if shared:
+        say(f"{len(shared)} training images that are in the test part too were left out.")
+        train = train.subset(sorted(set(range(len(train))) - set(shared)))
+    return train, held_out, name
+
+
+def _seeds(benchmark: Benchmark, count: int) -> range:
+    return range(benchmark.seed, benchmark.seed + count)
+
+
+def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:
+    own = [pieces[part] for part in name.split("+") if part in pieces]
+    return not any(piece.synthetic or piece.control for piece in own)
+
+
+def _prepare(target: Path, *, resume: bool, overwrite: bool) -> None:
+    if resume and target.is_dir():
+        return
+    check_folder(target, overwrite=overwrite)
+    if target.is_dir():
+        clear_own_files(target, OWN_FILES, last=RESULTS, keep="generators")

@@ -1,0 +1,44 @@
+"""Fields of an arm and of a budget: what is out of range, and what excludes each other."""
+
+from functools import partial
+
+import pytest
+from torchvision.transforms import v2
+
+from genaug import GenaugError
+from genaug.evaluate import Arm, Budget
+
+MIXUP = partial(v2.MixUp, alpha=1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"weight": 1.5}, "weight must be from 0 to 1, got 1.5"),
+        ({"weight": float("nan")}, "weight must be"),
+        ({"adjustment": -1.0}, "adjustment must be from 0 to 10, got -1.0"),
+        ({"fraction": 1.0}, "fraction must be above 0 and below 1, got 1.0"),
+        ({"replace": 0.0}, "replace must be above 0 and below 1, got 0.0"),
+        ({"fraction": 0.2, "replace": 0.2}, "two ways to use synthetic images; give one of them"),
+        ({"until": 2.0}, "until must be"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0 and at most 10, got 0.0"),
+        ({"mix": MIXUP, "weight": 0.5}, "weight must be 1 with mix, .* got 0.5"),
+    ],
+)
+def test_wrong_fields_of_an_arm(fields: dict, message: str) -> None:
+    with pytest.raises(GenaugError, match=message):
+        Arm(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"steps": True}, "steps must be an integer of at least 1, got True"),
+        ({"optimizer": "adam"}, "optimizer must be one of adamw, sgd, got 'adam'"),
+        ({"schedule": "linear"}, "schedule must be one of cosine, steps, got 'linear'"),
+        ({"weight_decay": -0.1}, "weight_decay must be from 0 to 1, got -0.1"),
+    ],
+)
+def test_wrong_fields_of_a_budget(fields: dict, message: str) -> None:
+    with pytest.raises(GenaugError, match=message):
+        Budget(**fields)

@@ -1,0 +1,150 @@
+"""Batches of an arm: which real and synthetic images they hold, and the class counts that losses are told."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from genaug import DataError, SampleBank
+from genaug.data import LabeledImages
+from genaug.evaluate import Arm
+from genaug.evaluate.batches import Batches
+from genaug.spec import DataSpec
+
+SPEC = DataSpec(1, 4, 4, ("a", "b", "c"))
+COUNTS = [60, 30, 6]
+CPU = torch.device("cpu")
+
+
+def numbered(counts: list[int], first: int) -> LabeledImages:
+    """Images that say which they are: row r of class c is filled with its number from `first` on."""
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    images = torch.arange(first, first + len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
+    return LabeledImages(images.contiguous(), labels, SPEC)
+
+
+TRAIN = numbered(COUNTS, 0)  # 0 to 95
+
+
+class Numbered:
+    """A source whose images are filled with 200, 201, ... by class."""
+
+    spec = SPEC
+
+    def sample(self, labels: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        return ((200 + labels) / 255)[:, None, None, None].expand(-1, 1, 4, 4)
+
+
+BANK = SampleBank.generate(Numbered(), [0, 30, 54], seed=0, progress=False)
+
+
+def make(arm: Arm, *, steps: int = 40, batch_size: int = 50, seed: int = 0) -> Batches:
+    return Batches(arm, TRAIN, steps=steps, batch_size=batch_size, seed=seed, device=CPU)
+
+
+def draw_all(batches: Batches, steps: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    parts = [batches.draw(step) for step in range(steps)]
+    images, labels, synthetic = (torch.stack(part) for part in zip(*parts, strict=True))
+    values = images[:, :, 0, 0, 0].long()
+    assert torch.equal(synthetic, values >= 200)
+    assert torch.equal(values[synthetic] - 200, labels[synthetic])  # a sample is of the class that it is said to be
+    assert torch.equal(TRAIN.labels[values[~synthetic]], labels[~synthetic])
+    return values, labels, synthetic
+
+
+def is_drawn_by(labels: torch.Tensor, shares: torch.Tensor | list[float]) -> bool:
+    found = torch.bincount(labels.flatten(), minlength=3).numpy()
+    expected = np.asarray(shares, dtype=float) / np.sum(np.asarray(shares, dtype=float)) * found.sum()
+    kept = expected > 0
+    assert found[~kept].sum() == 0
+    return bool(stats.chisquare(found[kept], expected[kept]).pvalue > 1e-3)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_without_a_source_batches_are_real(balanced: bool) -> None:
+    batches = make(Arm(balanced=balanced))
+    _, labels, synthetic = draw_all(batches)
+    assert not synthetic.any()
+    assert is_drawn_by(labels, [1, 1, 1] if balanced else COUNTS)
+    assert batches.counts(0).tolist() == pytest.approx([32, 32, 32] if balanced else COUNTS)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_all_images_are_drawn_together(balanced: bool) -> None:
+    batches = make(Arm(balanced=balanced, source=BANK, target=60, cap=9.0))
+    assert batches.synthetic_counts.tolist() == [0, 30, 54]
+    _, labels, synthetic = draw_all(batches)
+    assert is_drawn_by(labels, [1, 1, 1])  # they were filled up
+    assert is_drawn_by(labels[synthetic], [0, 30, 54])
+    assert is_drawn_by(labels[~synthetic], COUNTS)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_fraction_of_each_batch_is_synthetic(balanced: bool) -> None:
+    arm = Arm(balanced=balanced, source=BANK, target=60, cap=9.0, fraction=0.25)
+    batches = make(arm, batch_size=40)
+    _, labels, synthetic = draw_all(batches)
+    assert synthetic.sum(1).tolist() == [10] * 40
+    assert is_drawn_by(labels[synthetic], [0, 1, 1] if balanced else [0, 30, 54])
+    assert is_drawn_by(labels[~synthetic], [1, 1, 1] if balanced else COUNTS)
+    assert is_drawn_by(labels, batches.counts(0))
+    assert float(batches.counts(0).sum()) == pytest.approx(96)
+
+
+def test_replaced_images_keep_their_classes() -> None:
+    plain, labels, _ = draw_all(make(Arm()))
+    values, replaced_labels, synthetic = draw_all(make(Arm(source=BANK, target=60, cap=9.0, replace=0.3)))
+    assert torch.equal(labels, replaced_labels)
+    assert torch.equal(plain[~synthetic], values[~synthetic])
+    assert not synthetic[labels == 0].any()  # there are none of this class
+    there = int((labels > 0).sum())
+    assert stats.binomtest(int(synthetic.sum()), there, 0.3).pvalue > 1e-3
+    assert make(Arm(source=BANK, target=60, cap=9.0, replace=0.3)).counts(0).tolist() == COUNTS
+
+
+@pytest.mark.parametrize("way", [{}, {"fraction": 0.5}, {"replace": 0.5}])
+def test_after_a_share_of_the_training_batches_are_real(way: dict[str, float]) -> None:
+    arm = Arm(source=BANK, target=60, cap=9.0, until=0.6, **way)
+    batches = make(arm)
+    _, _, synthetic = draw_all(batches)
+    assert synthetic[:24].any(1).all()
+    assert not synthetic[24:].any()
+    assert batches.counts(24).tolist() == COUNTS
+    real = draw_all(make(Arm()))[0]
+    assert torch.equal(draw_all(batches)[0][24:], real[24:])  # those of the arm without
+
+
+def test_counts_follow_the_weight_of_synthetic_images() -> None:
+    whole, half = (Arm(source=BANK, target=60, cap=9.0, weight=weight) for weight in (1.0, 0.5))
+    assert make(whole).counts(0).tolist() == [60, 60, 60]
+    assert make(half).counts(0).tolist() == [60, 45, 33]
+    share = make(Arm(source=BANK, target=60, cap=9.0, weight=0.5, fraction=0.2)).counts(0)
+    # 80 % of a batch are real; of the 20 % synthetic ones half counts, by 30 and 54 of 84
+    expected = 96 * np.array([0.8 * 60 / 96, 0.8 * 30 / 96 + 0.1 * 30 / 84, 0.8 * 6 / 96 + 0.1 * 54 / 84])
+    assert share.tolist() == pytest.approx(expected.tolist())
+
+
+def test_batches_depend_on_seed_and_step_alone() -> None:
+    arm = Arm(source=BANK, target=60, cap=9.0, replace=0.3)
+    one, other = make(arm), make(arm)
+    other.draw(7)
+    assert all(torch.equal(a, b) for a, b in zip(one.draw(3), other.draw(3), strict=True))
+    assert not torch.equal(one.draw(3)[0], one.draw(4)[0])
+    assert not torch.equal(one.draw(3)[0], make(arm, seed=1).draw(3)[0])
+
+
+def test_more_samples_than_are_wanted_take_turns() -> None:
+    class Marked(Numbered):
+        def sample(self, labels: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+            return torch.rand(len(labels), 1, 4, 4, generator=generator)
+
+    bank = SampleBank.generate(Marked(), [0, 0, 50], seed=0, progress=False)
+    batches = make(Arm(source=bank, target=[0, 0, 16], cap=9.0, fraction=0.5))
+    assert batches.synthetic_counts.tolist() == [0, 0, 10]
+    seen = {image.numpy().tobytes() for step in range(40) for image in batches.draw(step)[0][-25:]}
+    assert len(seen) > 30
+
+
+def test_a_bank_without_samples_of_a_class_is_refused() -> None:
+    with pytest.raises(DataError, match=r"it has none of .*'a'"):
+        make(Arm(source=BANK, target=90))

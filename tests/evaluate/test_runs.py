@@ -1,0 +1,232 @@
+"""Comparisons that are cut off and resumed, run side by side, or given what does not fit."""
+
+import importlib
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from genaug import DataError, DataSpec, GenaugError, SampleBank
+from genaug.data import LabeledImages, load_data, longtail_indices
+from genaug.evaluate import Arm, Budget, Comparison, compare_arms
+from genaug.evaluate.losses import Focal
+from genaug.evaluate.parts import find_shared
+from genaug.evaluate.runs import describe_arm
+from genaug.models import SmallCNN
+
+ARMS = {"plain": Arm(), "balanced": Arm(balanced=True), "focal": Arm(loss=Focal(gamma=1.0))}
+
+
+def small(spec: DataSpec) -> SmallCNN:
+    return SmallCNN(spec, width=4)
+
+
+def draw(seed: int) -> LabeledImages:
+    pool = load_data("digits")
+    return pool.subset(longtail_indices(pool.labels, imbalance_factor=10, seed=seed))
+
+
+@pytest.fixture(scope="module")
+def train_part() -> LabeledImages:
+    return draw(0)
+
+
+@pytest.fixture(scope="module")
+def test_part() -> LabeledImages:
+    return load_data("digits", split="test").subset(torch.arange(100))
+
+
+def compare(train: Any, test: LabeledImages, *, arms: Any = ARMS, **options: Any) -> Comparison:
+    given = {
+        "rival": "plain",
+        "seeds": 2,
+        "budget": Budget(steps=2, batch_size=8),
+        "classifier": small,
+        "device": "cpu",
+    }
+    return compare_arms(arms, train=train, test=test, **{**given, "progress": False, **options})
+
+
+def without_times(comparison: Comparison) -> list[dict[str, Any]]:
+    runs = [{key: value for key, value in run.items() if key != "seconds"} for run in comparison.runs]
+    return sorted(runs, key=lambda run: (run["seed"], run["arm"]))
+
+
+# --- resumed
+
+
+def test_a_comparison_goes_on_where_it_was_cut_off(train_part, test_part, tmp_path):
+    output, steps = tmp_path / "results.json", []
+
+    def stop() -> None:
+        steps.append(1)
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(train_part, test_part, output=output, on_step=stop)
+    assert len(json.loads(output.read_text())["runs"]) == 3
+    done: list[int] = []
+    resumed = compare(train_part, test_part, output=output, resume=True, on_step=lambda: done.append(1))
+    assert len(done) == 2 * 3  # three runs of two steps
+    assert without_times(resumed) == without_times(compare(train_part, test_part))
+    assert json.loads(output.read_text()) == resumed.to_dict()
+    again = compare(train_part, test_part, output=output, resume=True, on_step=lambda: done.append(1))
+    assert len(done) == 6
+    assert again == resumed
+
+
+def test_more_seeds_and_arms_are_added_to_what_is_there(train_part, test_part, tmp_path):
+    output, done = tmp_path / "results.json", []
+    first = compare(train_part, test_part, arms={"plain": Arm()}, output=output, resume=True)  # there is none yet
+    grown = compare(train_part, test_part, seeds=[0, 1, 2], output=output, resume=True, on_step=lambda: done.append(1))
+    assert len(done) == 2 * 7
+    assert [run for run in grown.runs if run["arm"] == "plain" and run["seed"] < 2] == first.runs
+    assert without_times(grown) == without_times(compare(train_part, test_part, seeds=3))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"budget": Budget(steps=3, batch_size=8)}, "different: steps"),
+        ({"arms": {**ARMS, "balanced": Arm(balanced=True, learning_rate=1e-3)}}, "different: arm 'balanced'"),
+        ({"classifier": SmallCNN}, "different: classifier"),
+    ],
+)
+def test_results_of_another_comparison_are_not_resumed(change, named, train_part, test_part, tmp_path):
+    output = tmp_path / "results.json"
+    compare(train_part, test_part, seeds=[0], output=output)
+    before = output.read_text()
+    with pytest.raises(GenaugError, match=f"{named}.*; give the same"):
+        compare(train_part, test_part, output=output, resume=True, **change)
+    with pytest.raises(GenaugError, match=r"different: train_sha256\)"):
+        compare(draw(1), test_part, output=output, resume=True)
+    assert output.read_text() == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": 3}', "\xff\x00"])
+def test_files_that_hold_no_results_are_not_resumed(text, train_part, test_part, tmp_path):
+    output = tmp_path / "results.json"
+    output.write_bytes(text.encode("latin-1"))
+    with pytest.raises(GenaugError, match=r"results.json must hold the results of a comparison, got"):
+        compare(train_part, test_part, output=output, resume=True)
+    assert output.read_bytes() == text.encode("latin-1")
+
+
+# --- side by side
+
+
+MODULE = """
+from genaug import GenaugError
+from genaug.data import load_data, longtail_indices
+from genaug.models import SmallCNN
+
+
+def small(spec):
+    return SmallCNN(spec, width=4)
+
+
+def draw(seed):
+    pool = load_data("digits")
+    return pool.subset(longtail_indices(pool.labels, imbalance_factor=10, seed=seed))
+
+
+class Failing(SmallCNN):
+    def forward(self, images):
+        if self.training:
+            raise GenaugError("this one fails")
+        return super().forward(images)
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch) -> Any:
+    """A module of a user's, which other processes can import."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "my_comparison.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(folder)
+    return importlib.import_module("my_comparison")
+
+
+def test_runs_side_by_side_are_those_one_after_another(module, test_part, tmp_path):
+    arms = {**ARMS, "mixup": Arm(mix=partial(v2.MixUp, alpha=1.0)), "flips": Arm(transform=v2.RandomHorizontalFlip())}
+    output = tmp_path / "results.json"
+    many = compare(module.draw, test_part, arms=arms, classifier=module.small, jobs=2, output=output)
+    one = compare(module.draw, test_part, arms=arms, classifier=module.small)
+    assert without_times(many) == without_times(one)
+    assert many.difference("mixup") == one.difference("mixup")
+    assert json.loads(output.read_text()) == many.to_dict()
+
+
+def test_what_cannot_be_sent_to_other_processes_is_named(train_part, test_part):
+    with pytest.raises(GenaugError, match=r"with jobs above 1 .* must be picklable, got .*lambda.*; use jobs=1"):
+        compare(train_part, test_part, classifier=lambda spec: small(spec), jobs=2)
+    with pytest.raises(GenaugError, match=r"must be importable in other processes, got: .*test"):
+        compare(train_part, test_part, jobs=2)  # functions of a test are not
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_of_a_run_is_raised(jobs, module, train_part, test_part):
+    with pytest.raises(GenaugError, match="this one fails"):
+        compare(train_part, test_part, classifier=module.Failing, jobs=jobs)
+
+
+# --- what does not fit
+
+
+def test_one_class_is_not_enough(train_part, test_part):
+    ones = train_part.subset(torch.nonzero(train_part.labels == 1).flatten())
+    with pytest.raises(DataError, match=r"train must hold images of at least two classes, got \['1'\] alone"):
+        compare(ones, test_part)
+    with pytest.raises(DataError, match=r"test must hold images of at least two classes"):
+        compare(train_part, test_part.subset(torch.nonzero(test_part.labels == 1).flatten()))
+
+
+def test_a_class_with_one_image_is_trained_on(train_part, test_part):
+    rows = torch.cat([torch.nonzero(train_part.labels != 9).flatten(), torch.nonzero(train_part.labels == 9)[0]])
+    result = compare(train_part.subset(rows), test_part, seeds=1)
+    assert result.settings["train_counts"][9] == 1
+    assert len(result.runs) == 3
+
+
+def test_shared_images_are_named(train_part, test_part):
+    both = LabeledImages(
+        torch.cat([test_part.images[:2], train_part.images]),
+        torch.cat([test_part.labels[:2], train_part.labels]),
+        train_part.spec,
+    )
+    assert find_shared(both, test_part) == [0, 1]
+    with pytest.raises(DataError, match=r"got 2 shared, images \[0, 1\] of train; remove them"):
+        compare(both, test_part)
+
+
+def test_a_bank_of_other_classes_is_refused_before_anything_is_trained(train_part, test_part):
+    class Other:
+        spec = DataSpec(1, 8, 8, ("cat", "dog"))
+
+        def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+            return torch.rand(len(labels), 1, 8, 8, generator=generator)
+
+    bank, steps = SampleBank.generate(Other(), 3, seed=0, progress=False), []
+    with pytest.raises(DataError, match=r"arm 'mixed': source must have the classes of real, got .*cat"):
+        compare(train_part, test_part, arms={**ARMS, "mixed": Arm(source=bank)}, on_step=lambda: steps.append(1))
+    assert not steps
+
+
+# --- arms in words
+
+
+def test_arms_in_words_are_the_same_in_every_process():
+    arm = Arm(balanced=True, loss=Focal(gamma=1.0), mix=partial(v2.MixUp, alpha=0.2), source=lambda *a, **k: None)
+    assert describe_arm(arm) == {
+        "balanced": "True",
+        "loss": "Focal(gamma=1.0)",
+        "mix": "functools.partial(<class 'torchvision.transforms.v2._augment.MixUp'>, alpha=0.2)",
+        "source": "<function test_arms_in_words_are_the_same_in_every_process.<locals>.<lambda>>",
+    }
+    assert describe_arm(Arm()) == {}
