@@ -63,7 +63,7 @@ def rival_pieces(spec: DataSpec) -> dict[str, Piece]:
         "post-hoc": Piece(lambda arm, tau: replace(arm, adjustment=tau), (1.0, 0.5, 1.5, 2.0)),
         "deferred": Piece(_defer, (0.8, 0.6)),
         "flips": _transform(v2.RandomHorizontalFlip()),
-        "vertical-flips": _transform(v2.RandomVerticalFlip()),
+        "both-flips": _transform(v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])),
         "crops": _transform(crop),
         "trivial-augment": _transform(v2.TrivialAugmentWide()),
         "mixup": Piece(partial(_mix, kind=v2.MixUp), (1.0, 0.2, 0.4)),

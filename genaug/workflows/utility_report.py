@@ -12,6 +12,13 @@ from genaug.evaluate.search import Choice
 from genaug.workflows.benchmarks import Benchmark
 from genaug.workflows.reports import make_table, say
 
+COLUMNS = {  # heading -> metric
+    "accuracy": "accuracy",
+    "scarce": "scarce_third",
+    "worst": "worst_class",
+    "G-mean": "geometric_mean",
+}
+
 
 def print_choice(choice: Choice, kind: str, *, train: LabeledImages, fraction: float) -> None:
     """Print what each arm's settings gave on the validation part."""
@@ -23,22 +30,22 @@ def print_choice(choice: Choice, kind: str, *, train: LabeledImages, fraction: f
 
 def print_utility(comparison: Comparison, benchmark: Benchmark, pieces: Mapping[str, Piece], *, part: str) -> None:
     """Print the arms, the best first, how they were measured, and what that says."""
-    columns = ("accuracy", "balanced_accuracy", "scarce_third", "worst_class", "geometric_mean", "macro_f1")
-    table = make_table(
-        "arm", "accuracy", "balanced", "scarce third", "worst", "G-mean", "F1", "calibration error", "difference"
-    )
+    table = make_table("arm", "balanced", *COLUMNS, "difference")
+    table.columns[-1].no_wrap = True
     summary = comparison.to_dict()["summary"]
     for arm in sorted(summary, key=lambda name: -summary[name]["balanced_accuracy"]["mean"]):
         figures = summary[arm]
         gap = figures.get("difference")
-        cells = [_show(figures[name]) for name in (*columns, "calibration_error")]
-        table.add_row(arm, *cells, "rival" if arm == comparison.rival else _interval(gap) if gap else "")
+        cells = [f"{100 * figures[name]['mean']:.1f}" for name in COLUMNS.values()]
+        difference = "rival" if arm == comparison.rival else _interval(gap) if gap else ""
+        table.add_row(arm, _show(figures["balanced_accuracy"]), *cells, difference)
     Console().print(table)
     say(
-        f"In percent on {comparison.settings['test_images']} images ({part}), mean ± standard deviation over "
-        f"{benchmark.seeds} seeds; {benchmark.trials} settings of every arm were tried on validation images, and the "
-        f"rival, {comparison.rival}, is the best there without samples of ours. difference: paired, in balanced "
-        "accuracy, with its 95 % interval over seeds and test images.",
+        f"In percent on {comparison.settings['test_images']} images ({part}), mean (± standard deviation) over "
+        f"{benchmark.seeds} seeds: balanced accuracy, accuracy, mean recall of the scarce third of the classes, recall "
+        "of the worst class, geometric mean of recalls. difference: paired, in balanced accuracy, with its 95 % "
+        f"interval over seeds and test images. {benchmark.trials} settings of every arm were tried on validation "
+        f"images; the rival, {comparison.rival}, was the best there without samples of ours.",
         *sentences(comparison, pieces),
     )
 
@@ -57,10 +64,10 @@ def sentences(comparison: Comparison, pieces: Mapping[str, Piece]) -> list[str]:
     return found
 
 
-def _show(figures: Mapping[str, float | None]) -> str:
+def _show(figures: Mapping[str, Any]) -> str:
     deviation = figures["std"]
     spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
-    return f"{100 * (figures['mean'] or 0.0):.1f}{spread}"
+    return f"{100 * figures['mean']:.1f}{spread}"
 
 
 def _interval(gap: Mapping[str, Any]) -> str:

@@ -1,0 +1,240 @@
+"""`genaug evaluate utility` from end to end, with tiny budgets on digits."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from genaug import DataError, DataSpec, GenaugError, RecipeError, SampleBank, balance
+from genaug.cli import app
+from genaug.data import LabeledImages, load_data
+from genaug.evaluate import Comparison, Difference
+from genaug.evaluate.pieces import compose_arms, rival_pieces
+from genaug.training.recipe_files import list_recipes
+from genaug.workflows import utility
+from genaug.workflows.benchmarks import ARMS, Benchmark, load_benchmark
+from genaug.workflows.classifiers import find_classifier
+from genaug.workflows.model_pieces import model_pieces
+from genaug.workflows.utility import load_train_and_test, run_utility
+from genaug.workflows.utility_report import sentences
+
+VAE = {
+    "family": "vae",
+    "model": {"width": 4, "hidden": 8, "latent_dim": 3},
+    "training": {"steps": 2, "batch_size": 16, "save_every": 100},
+}
+TINY = ["trials=1", "seeds=2", "budget.steps=2", "budget.batch_size=8"]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "vae.yaml"
+    path.write_text(json.dumps(VAE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[LabeledImages, LabeledImages]:
+    train, test = load_data("digits"), load_data("digits", split="test")
+    scarce = torch.cat([torch.nonzero(train.labels == c).flatten()[: 30 if c < 7 else 8] for c in range(10)])
+    return train.subset(scarce), test.subset(torch.arange(60))
+
+
+def run(*changes: str, data: Any = "digits", output: Path, **options: Any) -> Comparison:
+    benchmark = load_benchmark(None, overrides=[*TINY, *changes])
+    return run_utility(benchmark, data=data, output=output, device="cpu", progress=False, **options)
+
+
+def test_everything_is_written_and_said(recipe, digits, tmp_path, capsys) -> None:
+    train, test = digits
+    output = tmp_path / "out"
+    arms = ["plain", "class-balanced", "class-balanced+replay", "class-balanced+genaug", "latent-smote"]
+    result = run(f"arms={json.dumps(arms)}", f"generator={recipe}", "trials=2", data=train, test=test, output=output)
+    names = {"rivals.json", "rivals.csv", "ours.json", "ours.csv", "results.json", "results.csv", "arms.png"}
+    assert {path.name for path in output.iterdir()} == {*names, "generators"}
+    assert json.loads((output / "results.json").read_text()) == result.to_dict()
+    assert result.arms == arms
+    assert result.settings["seeds"] == [0, 1]
+    with (output / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * 5
+    with PIL.Image.open(output / "arms.png") as picture:
+        assert min(picture.size) > 100
+    rivals, ours = (json.loads((output / f"{name}.json").read_text()) for name in ("rivals", "ours"))
+    assert {run["arm"] for run in rivals["runs"]} == {
+        f"{name} #{number}" for name in ("plain", "class-balanced", "latent-smote") for number in (1, 2)
+    }
+    assert len(ours["runs"]) == 2 * 2  # the control and genaug, two trials each
+    best = max(rivals["runs"], key=lambda run: run["balanced_accuracy"])
+    assert best["arm"].split(" #")[0] == result.rival
+    kept, held_out = train.split(0.25, seed=0)
+    assert rivals["settings"]["train_sha256"] == ours["settings"]["train_sha256"] == train.subset(kept).fingerprint()
+    assert rivals["settings"]["test_sha256"] == train.subset(held_out).fingerprint()
+    # one generator for the search, and one for each seed: all arms that need one share it
+    assert len([path for path in (output / "generators").iterdir() if path.is_dir()]) == 3
+    added = balance(train.counts)
+    for run_of_arm in result.runs:
+        extra = added if "+" in run_of_arm["arm"] else None
+        if extra is not None and "target" not in result.settings["arms"][run_of_arm["arm"]]:
+            assert run_of_arm["counts"] == [a + b for a, b in zip(train.counts, extra, strict=True)]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"the rival, {result.rival}, was the best there without samples of ours" in printed
+    assert "2 settings of every arm were tried on validation images" in printed
+    assert "on 60 images (all)" in printed
+    assert sentences(result, {**rival_pieces(train.spec), **_pieces(recipe, tmp_path)})[0] in printed
+
+
+def _pieces(recipe: Path, folder: Path) -> dict[str, Any]:
+    return model_pieces(Benchmark(generator=str(recipe)), bank=None, cache=folder / "cache")
+
+
+def test_a_run_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch) -> None:
+    train, test = digits
+    output = tmp_path / "out"
+    arms = 'arms=["plain", "class-balanced", "noise"]'
+    given = {"data": train, "test": test, "output": output}
+
+    def stop(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utility, "compare_arms", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(arms, **given)
+    searched = (output / "rivals.json").read_text()
+    with pytest.raises(GenaugError, match="exists already"):
+        run(arms, **given)
+    result = run(arms, **given, resume=True)
+    assert (output / "rivals.json").read_text() == searched
+    again = run(arms, **given, resume=True)
+    assert again == result
+    (output / "mine.txt").write_text("precious")
+    with pytest.raises(GenaugError, match=r"mine\.txt"):
+        run(arms, **given, overwrite=True)
+    (output / "mine.txt").unlink()
+    run(arms, **given, overwrite=True)
+
+
+def test_a_bank_is_mixed_in(digits, tmp_path, capsys) -> None:
+    train, test = digits
+    from genaug.evaluate.makers import Replay
+
+    bank = Replay()(train, [30] * 10, seed=0, device=torch.device("cpu"))
+    bank.export(tmp_path / "bank", format="bank")
+    result = run('arms=["plain"]', data=train, test=test, output=tmp_path / "out", bank=tmp_path / "bank")
+    assert result.arms == ["plain", "class-balanced+genaug"]
+    assert result.rival == "plain"
+    source = result.settings["arms"]["class-balanced+genaug"]["source"]
+    assert source == f"bank {SampleBank.open(tmp_path / 'bank').provenance.images_sha256}"
+
+
+def test_parts(digits, capsys) -> None:
+    train, test = digits
+    options = {"split": None, "test_split": None, "reading": {}, "drop_shared": False}
+    kept, held_out, name = load_train_and_test(Benchmark(), data=train, test=None, test_fraction=0.25, **options)
+    assert (len(kept) + len(held_out), name) == (len(train), "0.25 of each class")
+    assert held_out.counts == [round(count / 4) for count in train.counts]
+    few = Benchmark(class_counts=(20, *[5] * 9))
+    assert load_train_and_test(few, data=train, test=test, test_fraction=None, **options)[0].counts == [20, *[5] * 9]
+    with pytest.raises(DataError, match=r"counts must be from 0 to the images of each class"):
+        load_train_and_test(
+            Benchmark(class_counts=(40, *[5] * 9)), data=train, test=test, test_fraction=None, **options
+        )
+    with pytest.raises(GenaugError, match="test_fraction holds out images of the training part, so leave test"):
+        load_train_and_test(Benchmark(), data=train, test=test, test_fraction=0.2, **options)
+    both = LabeledImages(
+        torch.cat([train.images, test.images[:3]]), torch.cat([train.labels, test.labels[:3]]), train.spec
+    )
+    dropped, _, _ = load_train_and_test(
+        Benchmark(), data=both, test=test, test_fraction=None, **{**options, "drop_shared": True}
+    )
+    assert torch.equal(dropped.images, train.images)
+    assert "3 training images that are in the test part too were left out" in capsys.readouterr().out
+
+
+def test_what_is_said_of_samples_claims_no_more_than_the_interval() -> None:
+    gaps = {
+        "genaug": Difference(0.02, 0.01, 0.03),
+        "flips+genaug": Difference(-0.02, -0.03, -0.01),
+        "class-balanced+genaug": Difference(0.01, -0.01, 0.03),
+    }
+
+    class Found(Comparison):
+        def difference(self, arm: str, *, metric: str = "balanced_accuracy") -> Difference:
+            return gaps[arm]
+
+    runs = [{"arm": arm, "seed": 0} for arm in ("plain", *gaps)]
+    pieces = {"genaug": model_pieces(Benchmark(), bank=None, cache=Path("."))["replay"]}
+    pieces["genaug"] = type(pieces["genaug"])(pieces["genaug"].apply, synthetic=True)
+    assert sentences(Found("plain", ("a",), [0], {}, runs), pieces) == [
+        "genaug raises balanced accuracy over plain: +2.0 (+1.0 to +3.0) points.",
+        "flips+genaug lowers balanced accuracy over plain: -2.0 (-3.0 to -1.0) points.",
+        "class-balanced+genaug: no measurable difference to plain: +1.0 (-1.0 to +3.0) points.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (['arms=["genaug"]'], GenaugError, "arm must be 'plain' or pieces .* got 'genaug'"),
+        (['arms=["noise"]'], GenaugError, "arms must have at least one rival"),
+        (["arms=[]"], RecipeError, "benchmark.arms: must be at least one"),
+        (["seeds=1"], RecipeError, "benchmark.seeds: must be from 2 to 1000, got 1"),
+        (["classifier=resnet50"], GenaugError, "classifier must be one of small-cnn, resnet18, resnet32, or timm:NAME"),
+        (["generator=fashion-mnist-gan"], GenaugError, "training.start must be left out"),
+        (["budget.momentum=3"], RecipeError, r"benchmark.budget.momentum: "),
+        (["trials=9"], GenaugError, "trials must be from 1 to 8"),
+    ],
+)
+def test_what_is_refused_before_anything_is_trained(changes, error, message, tmp_path) -> None:
+    with pytest.raises(error, match=message):
+        run(*changes, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_benchmarks_by_name_and_file(tmp_path) -> None:
+    assert load_benchmark(None) == Benchmark()
+    assert load_benchmark(None).arms == ARMS
+    path = tmp_path / "mine.yaml"
+    path.write_text("arms: [plain, mixup]\nbudget: {steps: 7}\nclass_counts: [3, 2]\n")
+    found = load_benchmark(path, overrides=["seeds=3"])
+    assert (found.arms, found.budget.steps, found.class_counts, found.seeds) == (("plain", "mixup"), 7, (3, 2), 3)
+    with pytest.raises(RecipeError, match="no such shipped recipe; there are: bench-"):
+        load_benchmark("solar-vae")
+
+
+@pytest.mark.parametrize("name", list_recipes(benchmarks=True))
+def test_shipped_benchmarks_can_be_run(name, tmp_path) -> None:
+    found = load_benchmark(name)
+    spec = DataSpec(3, 32, 32, tuple("abcdefghij"))
+    pieces = {**rival_pieces(spec), **model_pieces(found, bank=None, cache=tmp_path)}
+    arms = [compose_arms(arm, pieces, trials=found.trials, budget=found.budget) for arm in found.arms]
+    assert {len(settings) for settings in arms} == {found.trials}
+    assert find_classifier(found.classifier)
+
+
+def test_classifiers_of_timm(digits) -> None:
+    pytest.importorskip("timm")
+    train, _ = digits
+    with torch.random.fork_rng():
+        net = find_classifier("timm:resnet10t")(train.spec).eval()
+    assert net(train.images[:2]).shape == (2, 10)
+    with pytest.raises(GenaugError, match="classifier timm:no-such cannot be made"):
+        find_classifier("timm:no-such")(train.spec)
+
+
+def test_the_command(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [part for change in TINY for part in ("--set", change)]
+    arms = ["--arm", "plain", "--arm", "class-balanced+flips", "--device", "cpu", "--quiet"]
+    found = CliRunner().invoke(app, ["evaluate", "utility", "--data", "digits", *arms, *options])
+    assert found.exit_code == 0, found.output
+    assert "the rival, " in " ".join(found.output.split())
+    assert (tmp_path / "genaug-utility" / "results.json").is_file()
+    again = CliRunner().invoke(app, ["evaluate", "utility", "--data", "digits", *arms, *options])
+    assert again.exit_code == 1
+    assert "exists already" in again.output
