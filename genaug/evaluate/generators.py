@@ -115,7 +115,7 @@ class Trained:
         options: dict[str, Any] = {"device": device, "resume": True, "overwrite": True, "progress": False}
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if True:
+            with FileLock(f"{output}.lock"):
                 if not (output / MODEL / CONFIG).is_file():  # which is written last
                     train_model(self.seeded(seed), data=train, output=output, start=start, **options)
         return output / MODEL

@@ -13,16 +13,16 @@ def check_parts(train: LabeledImages, test: LabeledImages) -> None:
             raise DataError(f"{name} must hold at least one image, got none")
     if train.spec != test.spec:
         raise DataError(f"train and test must have one format and the same classes, got {train.spec} and {test.spec}")
-    for name, part in (("train", train), ("test", test)):
-        found = [label for label, count in zip(part.classes, part.counts, strict=True) if count]
-        if len(found) < 2:
-            raise DataError(f"{name} must hold images of at least two classes, got {shorten(found)} alone")
     shared = find_shared(train, test)
     if shared:
         raise DataError(
             f"train and test must not share images, got {len(shared)} shared, images {shorten(shared)} of train; "
             "remove them (--drop-shared)"
         )
+    for name, part in (("train", train), ("test", test)):
+        found = [label for label, count in zip(part.classes, part.counts, strict=True) if count]
+        if len(found) < 2:
+            raise DataError(f"{name} must hold images of at least two classes, got {shorten(found)} alone")
 
 
 def find_shared(train: LabeledImages, test: LabeledImages) -> list[int]:

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 from collections.abc import Callable
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from genaug import DataError, DataSpec, GenaugError, SampleBank, balance
 from genaug.data import LabeledImages, load_data, longtail_indices
 from genaug.evaluate import Arm, Budget, Comparison, Difference, compare_arms
 from genaug.evaluate.comparison import METRICS
+from genaug.evaluate.makers import Noise, Replay, Reserve
 from genaug.evaluate.scoring import pack
 from genaug.models import VAE, SmallCNN, VAEConfig
 
@@ -417,41 +417,16 @@ def test_parts_that_do_not_fit(make, message, drawn, train_part, test_part):
 # --- the instrument: sees a gain that is there, and none in noise
 
 
-class HeldOutImages:
-    """A perfect generator: hands out real images that no arm trains on, in turn."""
-
-    def __init__(self, data: LabeledImages) -> None:
-        self.spec = data.spec
-        self.left = {label: cycle(data.images[data.labels == label]) for label in range(10)}
-
-    def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        return torch.stack([next(self.left[label]) for label in labels.tolist()])
-
-
-class Noise:
-    """A useless generator."""
-
-    def __init__(self, spec: DataSpec) -> None:
-        self.spec = spec
-
-    def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        return torch.rand(len(labels), 1, 8, 8, generator=generator)
-
-
 @pytest.fixture(scope="module")
 def instrument(pool: LabeledImages, test_part: LabeledImages) -> Comparison:
-    """Half of the classes cut to two images each; what was cut off comes back as a bank, and noise as another."""
+    """Half of the classes cut to two images each; what was cut off comes back as samples, and copies and noise so."""
     kept = torch.ones(len(pool), dtype=torch.bool)
     for label in SCARCE:
         kept[torch.nonzero(pool.labels == label).flatten()[FEW:]] = False
     train, rest = pool.subset(kept.nonzero().flatten()), pool.subset((~kept).nonzero().flatten())
-    counts = [FILLED - FEW if label in SCARCE else 0 for label in range(10)]
-    banks = {
-        name: SampleBank.generate(source, counts, seed=0, progress=False)
-        for name, source in (("real", HeldOutImages(rest)), ("noise", Noise(pool.spec)))
-    }
+    makers = {"real": Reserve(rest), "copies": Replay(), "noise": Noise()}
     arms = {"oversampling": Arm(balanced=True)}
-    arms |= {name: Arm(balanced=True, source=bank, target=FILLED, cap=FILLED) for name, bank in banks.items()}
+    arms |= {name: Arm(balanced=True, source=maker, target=FILLED, cap=FILLED) for name, maker in makers.items()}
     return compare(arms, train, test_part, rival="oversampling", seeds=3, steps=120, batch_size=64, learning_rate=5e-3)
 
 
@@ -463,8 +438,16 @@ def test_a_planted_gain_shows(instrument):
     assert scarce["real"] > scarce["oversampling"] + 0.2
 
 
-def test_noise_shows_no_gain(instrument):
-    assert instrument.difference("noise").verdict != "gain"
+def test_noise_does_harm(instrument):
+    harm = instrument.difference("noise")
+    assert harm.verdict == "loss"
+    assert harm.mean < -0.1
+
+
+def test_copies_alone_change_little(instrument):
+    # balanced sampling draws the two images of a class as often, with copies or without
+    assert abs(instrument.difference("copies").mean) < 0.05
+    assert instrument.difference("copies").verdict != "gain"
 
 
 def test_the_classifier_learns(instrument):
