@@ -94,6 +94,7 @@ def measure_denoising(
     degradations: Sequence[Degradation] = (),
     clip: bool = False,
     progress: bool = True,
+    on_rows: Callable[[DenoisingResult], None] | None = None,
 ) -> DenoisingResult:
     """Measure denoisers on clean images that are degraded here.
 
@@ -107,6 +108,7 @@ def measure_denoising(
         degradations: further ones, a row each.
         clip: clip the noise to [0, 1], as files do; papers leave it out.
         progress: show a progress bar.
+        on_rows: called with the result so far after each degradation.
 
     Raises:
         GenaugError: a denoiser that cannot `restore`; noise levels out of range; nothing to measure.
@@ -138,6 +140,8 @@ def measure_denoising(
                     tallies[name].add(*_time(work, degraded, level), clean=clean, where=f"{where}, {name}")
                     update()
             result.rows += [tally.row(name, words, level) for name, tally in tallies.items()]
+            if on_rows is not None:
+                on_rows(result)
     return result
 
 

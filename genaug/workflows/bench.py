@@ -17,6 +17,7 @@ from genaug.images import to_uint8
 from genaug.mixing import MixedDataset
 from genaug.seeding import make_generator
 from genaug.spec import DataSpec
+from genaug.workflows.bench_arms import bench_arms
 from genaug.workflows.bench_denoise import bench_denoise
 from genaug.workflows.bench_engine import bench_engine
 from genaug.workflows.bench_loaders import bench_loaders
@@ -143,6 +144,7 @@ def bench_training(repeats: int) -> list[Row]:
 BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "import": bench_import,
     "engine": bench_engine,
+    "arms": bench_arms,
     "training": bench_training,
     "bank": bench_bank,
     "sampling": bench_sampling,

@@ -16,7 +16,7 @@ from genaug.evaluate import DenoisingResult, measure_denoising
 from genaug.evaluate.classical import find_rival
 from genaug.evaluate.denoising import NOISE_LEVELS
 from genaug.models import require
-from genaug.storage import check_folder, expand, new_directory, write_json
+from genaug.storage import check_folder, expand, write_json
 from genaug.workflows.reports import make_table, say, with_versions
 from genaug.zoo import load
 
@@ -48,7 +48,7 @@ def run_restoration(
         degradations: further ones, for models alone.
         clip: clip the noise to [0, 1].
         reading: further arguments of `load_images`.
-        output: folder for `denoising.json`.
+        output: folder for `denoising.json`, which is rewritten after every degradation.
         device: where to load models; a GPU if there is one, else the CPU.
         overwrite: replace this file in `output`.
         progress: show a progress bar.
@@ -70,13 +70,23 @@ def run_restoration(
         raise GenaugError("models or rivals must name at least one denoiser, got none")
     images = load_images(data, **reading or {})
     levels = NOISE_LEVELS if noise_levels is None else noise_levels
+
+    def write(found: DenoisingResult) -> None:
+        if target is not None:
+            facts = {"models": list(models), "data": str(data)}
+            write_json(target / RESULTS, with_versions({**facts, **found.to_dict()}))
+
     result = measure_denoising(
-        denoisers, images, noise_levels=levels, degradations=degradations, clip=clip, progress=progress
+        denoisers,
+        images,
+        noise_levels=levels,
+        degradations=degradations,
+        clip=clip,
+        progress=progress,
+        on_rows=write,
     )
     print_restoration(result)
     if target is not None:
-        with new_directory(target, overwrite=overwrite, last=RESULTS) as aside:
-            write_json(aside / RESULTS, with_versions({"models": list(models), "data": str(data), **result.to_dict()}))
         say(f"Figures: {target / RESULTS}")
     return result
 

@@ -101,3 +101,19 @@ def test_the_benchmark_holds_the_shipped_model_against_the_rivals(here, monkeypa
         assert words in shown
     with pytest.raises(GenaugError, match="data are for the benchmark denoise alone, got 'photos' for import"):
         run_benchmarks("import", data="photos")
+
+
+def test_rows_so_far_survive_an_interruption(here, monkeypatch):
+    steps = []
+
+    def stop(model, images, **options):
+        steps.append(1)
+        if len(steps) > 3:  # two images, after one to warm up
+            raise KeyboardInterrupt
+        return images
+
+    monkeypatch.setattr(Denoiser, "restore", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_restoration(["./model"], data="photos", noise_levels=[0.1, 0.2], output="out", device="cpu", progress=False)
+    written = json.loads((here / "out" / "denoising.json").read_text())
+    assert [row["noise_level"] for row in written["rows"]] == [0.1, 0.1]
