@@ -22,7 +22,10 @@ def check_parts(train: LabeledImages, test: LabeledImages) -> None:
     for name, part in (("train", train), ("test", test)):
         found = [label for label, count in zip(part.classes, part.counts, strict=True) if count]
         if len(found) < 2:
-            raise DataError(f"{name} must hold images of at least two classes, got {shorten(found)} alone")
+            raise DataError(
+                f"{name} must hold images of at least two classes, got {shorten(found)} alone; load them with their "
+                "classes (label_column, --label-column)"
+            )
 
 
 def find_shared(train: LabeledImages, test: LabeledImages) -> list[int]:

@@ -424,7 +424,7 @@ def test_models_that_cannot_restore_these_images(gray: VAE, train_part, test_par
 
 
 def test_parts_that_do_not_fit(train_part, test_part):
-    with pytest.raises(DataError, match=r"at least two classes to tell apart, got \['image'\]; .*--label-column"):
+    with pytest.raises(DataError, match=r"at least two classes, got \['image'\] alone; .*--label-column"):
         measure(Blur(), one_class(train_part), one_class(test_part))
     with pytest.raises(DataError, match="must not share images"):
         measure(Blur(), train_part, train_part)

@@ -15,6 +15,8 @@ from genaug.cli import app
 from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.errors import DataWarning
 from genaug.evaluate import Comparison, RobustnessResult
+from genaug.evaluate.comparison import METRICS
+from genaug.evaluate.scoring import pack
 from genaug.workflows import robustness as workflow
 from genaug.workflows.robustness import run_robustness, sentences
 
@@ -175,13 +177,15 @@ def test_shares_that_cannot_be(share, error, tiny):
 
 
 def made(scores: dict[tuple[float, str], list[float]]) -> RobustnessResult:
-    names = ("accuracy", "balanced_accuracy", "worst_class")
     runs = []
     for (level, row), values in scores.items():
         trained, tested = row.split(" / ")
         shared = {"trained": trained, "tested": tested, "noise_level": level}
-        runs += [shared | {"seed": seed} | dict.fromkeys(names, value) for seed, value in enumerate(values)]
-    return RobustnessResult(("a", "b"), {"seeds": [0, 1], "noise_levels": [0.1]}, runs=runs)
+        for seed, value in enumerate(values):
+            flags = (torch.arange(200) % 100) < round(100 * value)
+            runs.append(shared | {"seed": seed} | dict.fromkeys(METRICS, value) | {"correct": pack(flags)})
+    labels = [0] * 100 + [1] * 100
+    return RobustnessResult(("a", "b"), labels, {"seeds": [0, 1], "noise_levels": [0.1]}, runs=runs)
 
 
 def test_sentences():
@@ -196,10 +200,13 @@ def test_sentences():
         }
     )
     assert isinstance(result.comparison(0.1), Comparison)
-    # with one degree of freedom the t quantile is 12.706, and the standard error of 0.01 and -0.01 is 0.01
+    clean = result.comparison(0.0, rival="clean / noisy").difference("clean / denoised")
+    front, both = (result.comparison(0.1).difference(f"{name} / denoised") for name in ("clean", "denoised"))
+    shown = [f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f}..{100 * gap.high:+.1f})" for gap in (clean, front, both)]
+    assert [gap.mean for gap in (clean, front, both)] == pytest.approx([0.0, -0.1, 0.05])
+    assert (front.verdict, both.verdict) == ("loss", "gain")
     assert sentences(result) == [
-        "Without noise, the classifier of clean images on denoised ones: +0.0 (-12.7..+12.7), no measurable "
-        "difference.",
+        f"Without noise, the classifier of clean images on denoised ones: {shown[0]}, no measurable difference.",
         "At noise 0.1, against training with noise: denoising before a classifier of clean images: "
-        "-10.0 (-10.0..-10.0), a loss; training and testing on denoised images: +5.0 (+5.0..+5.0), a gain.",
+        f"{shown[1]}, a loss; training and testing on denoised images: {shown[2]}, a gain.",
     ]
