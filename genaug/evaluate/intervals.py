@@ -66,7 +66,8 @@ def paired_difference(ours: Tensor, rival: Tensor, labels: Tensor, *, metric: st
     generator = make_generator(0, "bootstrap")
     means = _resample_images(gaps.mean(0) * weights, counts, generator) + _resample_seeds(values, generator)
     low, high = torch.quantile(means, torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).double()).tolist()
-    return Difference(mean=float(values.mean()), low=low, high=high)
+    mean, low, high = (round(value, 12) for value in (float(values.mean()), low, high))  # sums of shares end in dust
+    return Difference(mean, low, high)
 
 
 def _resample_images(terms: Tensor, counts: Tensor, generator: torch.Generator) -> Tensor:

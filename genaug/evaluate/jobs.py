@@ -16,7 +16,7 @@ from genaug.data import LabeledImages
 from genaug.errors import GenaugError
 from genaug.evaluate.arms import Arm
 from genaug.evaluate.fitting import train_classifier
-from genaug.evaluate.parts import check_parts
+from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.scoring import score_classifier
 from genaug.progress import Update
 
@@ -75,6 +75,7 @@ def _run(
         train = shared["train"]
         parts[task.seed] = train(task.seed) if callable(train) else train
         check_parts(parts[task.seed], shared["test"])
+        check_classes(parts[task.seed], shared["test"])
     part, test, device = parts[task.seed], shared["test"], shared["device"]
     net, counts = train_classifier(
         task.arm,

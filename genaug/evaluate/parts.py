@@ -19,6 +19,10 @@ def check_parts(train: LabeledImages, test: LabeledImages) -> None:
             f"train and test must not share images, got {len(shared)} shared, images {shorten(shared)} of train; "
             "remove them (--drop-shared)"
         )
+
+
+def check_classes(train: LabeledImages, test: LabeledImages) -> None:
+    """Raise a `DataError` unless both parts hold images of at least two classes, for a classifier to tell apart."""
     for name, part in (("train", train), ("test", test)):
         found = [label for label, count in zip(part.classes, part.counts, strict=True) if count]
         if len(found) < 2:

@@ -49,7 +49,7 @@ def rival_pieces(spec: DataSpec) -> dict[str, Piece]:
     """Return the pieces that need no model, by name, for images of `spec`.
 
     >>> sorted(rival_pieces(DataSpec(1, 8, 8, ("a", "b"))))[:3]
-    ['balanced-softmax', 'class-balanced', 'class-weighted']
+    ['balanced-softmax', 'both-flips', 'class-balanced']
     """
     side = min(spec.height or 32, spec.width or 32)
     crop = v2.RandomCrop((spec.height, spec.width), padding=max(1, side // PADDING))

@@ -15,7 +15,7 @@ from genaug.errors import DataError, GenaugError, check_share, shorten
 from genaug.evaluate.arms import Arm, Budget
 from genaug.evaluate.comparison import Comparison
 from genaug.evaluate.fitting import train_classifier
-from genaug.evaluate.parts import check_parts
+from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.runs import list_seeds
 from genaug.evaluate.trials import AUGMENTED, NOISY, Trials
 from genaug.models import SmallCNN
@@ -155,6 +155,7 @@ def measure_robustness(
     """
     operation = Restore(denoiser, channels="convert")
     check_parts(train, test)
+    check_classes(train, test)
     _check_images(operation, test)
     levels = _list_levels(noise_levels)
     highest = levels[-1] if augmentation_level is None else check_share(augmentation_level, name="augmentation_level")

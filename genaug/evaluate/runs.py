@@ -20,7 +20,7 @@ from genaug.evaluate.arms import Arm, Budget
 from genaug.evaluate.comparison import Comparison, make_table_rows
 from genaug.evaluate.fitting import check_classifier
 from genaug.evaluate.jobs import Task, run_tasks
-from genaug.evaluate.parts import check_parts
+from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.stored import read_runs
 from genaug.mixing import MixedDataset
 from genaug.models import SmallCNN
@@ -91,6 +91,7 @@ def compare_arms(
         check_vacant(results, overwrite=overwrite)
     first = train(seeds[0]) if callable(train) else train
     check_parts(first, test)
+    check_classes(first, test)
     check_classifier(classifier, first, device=where)
     for name, arm in arms.items():
         check_source(arm.source, first, name=name)

@@ -226,7 +226,7 @@ def test_a_wrong_override(assignment, words, here):
         (["sample", "./model"], ["model", "no such directory"]),
         (
             ["bench", "nonsense"],
-            ["import, engine, training, bank, sampling, transforms, loaders, denoise, jitter", "'nonsense'"],
+            ["import, engine, arms, training, bank, sampling, transforms, loaders, denoise, jitter", "'nonsense'"],
         ),
     ],
 )
