@@ -1,11 +1,17 @@
 """The images that an arm trains on, and which of them make the batch of a step."""
 
+import warnings
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from genaug.bank import SampleBank
 from genaug.data import LabeledImages
+from genaug.errors import DataWarning, shorten
 from genaug.evaluate.arms import Arm
 from genaug.mixing import MixedDataset, balance
+from genaug.mixing.choice import match_classes
 from genaug.seeding import derive_seed, make_generator
 from genaug.training.schedules import ClassSampler
 
@@ -69,7 +75,7 @@ class Batches:
         if not self.has_synthetic(step) or self._synthetic is None:
             return self._real.rows(step, batch_size=size)
         if arm.fraction is not None:
-            made = round(arm.fraction * size)
+            made = min(max(1, round(arm.fraction * size)), max(1, size - 1))
             synthetic = self._synthetic.rows(step, batch_size=made) + len(self._train)
             return torch.cat([self._real.rows(step, batch_size=size - made), synthetic])
         if arm.replace is not None:
@@ -110,4 +116,17 @@ def _mix(arm: Arm, train: LabeledImages, *, seed: int, device: torch.device) -> 
         return None
     if callable(source) and not hasattr(source, "sample"):
         source = source(train, counts, seed=seed, device=device)
-    return MixedDataset(train, source, target=arm.target, cap=arm.cap, seed=seed)
+    return MixedDataset(train, source, target=_totals(source, train, counts), cap=arm.cap, seed=seed)
+
+
+def _totals(source: Any, train: LabeledImages, counts: list[int]) -> list[int]:
+    """Return how many images of each class there are to be, which are the real ones where a bank has none."""
+    totals = [real + extra for real, extra in zip(train.counts, counts, strict=True)]
+    if not isinstance(source, SampleBank):
+        return totals
+    there = [source.counts[index] for index in match_classes(train.spec.class_names, source.spec)]
+    missing = [index for index, extra in enumerate(counts) if extra and not there[index]]
+    if missing:
+        names = shorten([train.classes[index] for index in missing])
+        warnings.warn(f"the bank has no samples of {names}, so none are mixed in", DataWarning, stacklevel=5)
+    return [real if index in missing else totals[index] for index, real in enumerate(train.counts)]

@@ -71,8 +71,24 @@ def paired_difference(ours: Tensor, rival: Tensor, labels: Tensor, *, metric: st
 
 
 def _resample_images(terms: Tensor, counts: Tensor, generator: torch.Generator) -> Tensor:
-    """Return sums (RESAMPLES,) of terms (N,), sorted by class, of images drawn anew within each class."""
+    """Return sums (RESAMPLES,) of terms (N,), sorted by class, of images drawn anew within each class.
+
+    Classes of one image say nothing of their spread: they are drawn from together (collapsed strata: Cochran 1977,
+    section 5A.12), a single one with the smallest other class. Deviations from the mean of n images are stretched by
+    sqrt(n / (n - 1)) t / z, as those of seeds; t has the degrees of freedom of all classes together.
+    """
+    ids = torch.arange(len(counts))
+    ids[counts == 1] = len(counts)
+    if int((counts == 1).sum()) == 1 and len(counts) > 1:
+        ids[counts == 1] = int(torch.where(counts == 1, counts.max() + 1, counts).argmin())
+    order = ids.repeat_interleave(counts).argsort(stable=True)
+    counts = torch.bincount(ids.repeat_interleave(counts))
+    counts = counts[counts > 0]
     starts, spans = (counts.cumsum(0) - counts).repeat_interleave(counts), counts.repeat_interleave(counts)
+    terms, place = terms[order], torch.arange(len(counts)).repeat_interleave(counts)
+    means = torch.zeros(len(counts), dtype=terms.dtype).scatter_add_(0, place, terms)[place] / spans
+    widening = _widen(len(terms) - len(counts))
+    terms = means + widening * (spans / (spans - 1).clamp(min=1)) ** 0.5 * (terms - means)
     found = []
     for _ in range(RESAMPLES // CHUNK):
         places = torch.rand((CHUNK, len(terms)), generator=generator)
@@ -82,10 +98,16 @@ def _resample_images(terms: Tensor, counts: Tensor, generator: torch.Generator) 
 
 def _resample_seeds(values: Tensor, generator: torch.Generator) -> Tensor:
     """Return means (RESAMPLES,) of the stretched deviations of the values (S,) of seeds drawn anew."""
-    from scipy.stats import norm, t
-
-    seeds, quantile = len(values), (1 + CONFIDENCE) / 2
-    factor = (seeds / (seeds - 1)) ** 0.5 * float(t.ppf(quantile, seeds - 1) / norm.ppf(quantile))
+    seeds = len(values)
+    factor = (seeds / (seeds - 1)) ** 0.5 * _widen(seeds - 1)
     drawn = torch.randint(seeds, (RESAMPLES, seeds), generator=generator)
     deviations: Tensor = factor * (values - values.mean())
     return deviations[drawn].mean(1)
+
+
+def _widen(freedom: int) -> float:
+    """Return the quantile of Student's t with these degrees of freedom over that of the normal distribution."""
+    from scipy.stats import norm, t
+
+    quantile = (1 + CONFIDENCE) / 2
+    return float(t.ppf(quantile, max(1, freedom)) / norm.ppf(quantile))

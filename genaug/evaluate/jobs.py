@@ -140,7 +140,8 @@ def _run_side_by_side(
                 yield run
     except BrokenProcessPool:
         raise GenaugError(
-            "a process of a run died, perhaps for want of memory; use fewer jobs, and resume with what is done"
+            "a process of a run died, perhaps for want of memory (use fewer jobs), or since a script compares arms "
+            "without if __name__ == '__main__'; resume with what is done"
         ) from None
     finally:
         _stop(pool)

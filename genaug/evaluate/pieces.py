@@ -99,12 +99,24 @@ def compose_arms(
         raise GenaugError(
             f"arm must be {PLAIN!r} or pieces joined by '+', none twice, of {', '.join(pieces)}; got {shorten(name)}"
         )
-    grid = list(itertools.product(RATES, *(pieces[part].values for part in names)))
+    parts = [pieces[part] for part in names]
+    grid = [(RATES[0], *(piece.values[0] for piece in parts))]
+    _build(parts, budget.learning_rate, *grid[0])  # the defaults must fit together; other values that do not are left
+    others = list(itertools.product(RATES, *(piece.values for piece in parts)))[1:]
+    grid += [values for values in others if _fit(parts, values)]
     if not 1 <= trials <= len(grid):
         raise GenaugError(f"trials must be from 1 to {len(grid)}, the combinations of arm {name!r}, got {trials}")
     order = torch.randperm(len(grid) - 1, generator=make_generator(seed, "trials", name)).tolist()
     chosen = [grid[0], *(grid[1 + place] for place in order[: trials - 1])]
-    return tuple(_build([pieces[part] for part in names], budget.learning_rate, *values) for values in chosen)
+    return tuple(_build(parts, budget.learning_rate, *values) for values in chosen)
+
+
+def _fit(parts: list[Piece], values: tuple[Any, ...]) -> bool:
+    try:
+        _build(parts, 1.0, *values)
+    except GenaugError:
+        return False
+    return True
 
 
 def _build(parts: list[Piece], learning_rate: float, factor: float, *values: Any) -> Arm:

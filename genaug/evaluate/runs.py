@@ -1,6 +1,7 @@
 """Compare arms: the same classifier under each of them, with paired seeds, one after another or side by side."""
 
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -146,7 +147,8 @@ def describe_arm(arm: Arm) -> dict[str, str]:
 def describe(value: Any) -> str:
     """Return a value in words, without addresses in memory; a bank or model with the hash of what it holds."""
     if isinstance(value, SampleBank):
-        return f"bank {value.provenance.images_sha256}"
+        pixels = value.images(torch.arange(len(value))).numpy()
+        return f"bank {value.provenance.images_sha256 or hashlib.sha256(pixels.tobytes()).hexdigest()}"
     if isinstance(value, nn.Module) and hasattr(value, "sample"):
         return f"model of family {name_source(value)}"
     if isinstance(value, type):

@@ -10,6 +10,7 @@ from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate.arms import Arm
 from genaug.evaluate.comparison import Comparison
+from genaug.evaluate.parts import find_shared
 from genaug.evaluate.runs import compare_arms
 
 
@@ -45,6 +46,8 @@ def choose_settings(
 ) -> Choice:
     """Train a classifier with every setting of every arm on a part of `train`, and choose by the rest of it.
 
+    Images that are in both parts, since `train` holds them twice, are left out of the first one.
+
     Args:
         settings: name -> the settings of an arm, as many for each arm.
         train: the training part; images for testing have no place here.
@@ -71,7 +74,9 @@ def choose_settings(
         found = {name: len(tried) for name, tried in settings.items()}
         raise GenaugError(f"settings must be as many for each arm, got {shorten(found)}")
     kept, held_out = train.split(fraction, seed=split_seed)
-    part, validation = train.subset(kept), train.subset(held_out)
+    validation = train.subset(held_out)
+    again = find_shared(train.subset(kept), validation)
+    part = train.subset(kept[[row for row in range(len(kept)) if row not in set(again)]])
     scarce = [
         name
         for name, count, left in zip(train.classes, train.counts, validation.counts, strict=True)

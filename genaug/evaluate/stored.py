@@ -21,10 +21,11 @@ def read_results(path: Path) -> Comparison:
 
 
 def read_runs(path: Path, comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the runs in `path` of the same comparison; those of seeds or arms that are not asked for now are left out.
+    """Return the runs in `path` of the same comparison.
 
     Raises:
-        GenaugError: results of other data, another budget, classifier, or arms of the same names that differ.
+        GenaugError: results of other data, another budget, classifier, or arms of the same names that differ; runs of
+            arms or seeds that are not asked for now, which would be lost.
     """
     found = read_results(path)
     asked, before = comparison.settings, found.settings
@@ -37,4 +38,11 @@ def read_runs(path: Path, comparison: Comparison) -> list[dict[str, Any]]:
             f"{path} holds results of another comparison (different: {', '.join(different)}); give the same "
             "arguments to resume, another output, or overwrite it"
         )
-    return [run for run in found.runs if run["arm"] in asked["arms"] and run["seed"] in asked["seeds"]]
+    lost = [run for run in found.runs if run["arm"] not in asked["arms"] or run["seed"] not in asked["seeds"]]
+    if lost:
+        names = sorted({f"{run['arm']}, seed {run['seed']}" for run in lost})
+        raise GenaugError(
+            f"{path} holds {len(lost)} runs that are not asked for now, such as {names[0]}; ask for these arms and "
+            "seeds too, or choose another output"
+        )
+    return found.runs

@@ -10,7 +10,7 @@ from genaug.data.splits import count_indices
 from genaug.devices import choose_device
 from genaug.errors import GenaugError, shorten
 from genaug.evaluate import Comparison, compare_arms
-from genaug.evaluate.parts import find_shared
+from genaug.evaluate.parts import check_classes, check_parts, find_shared
 from genaug.evaluate.pieces import Piece, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
 from genaug.evaluate.search import Choice, choose_settings
@@ -19,11 +19,11 @@ from genaug.workflows.benchmarks import Benchmark
 from genaug.workflows.classifiers import find_classifier
 from genaug.workflows.model_pieces import model_pieces
 from genaug.workflows.reports import say
-from genaug.workflows.utility_report import print_choice, print_utility
+from genaug.workflows.utility_report import is_synthetic, print_choice, print_utility
 
 RESULTS = "results.json"
 OURS = "genaug"
-OWN_FILES = r"(rivals|ours|results)\.(json|csv)|arms\.png"
+OWN_FILES = r"(rivals|ours|results)\.(json|csv)|arms\.png|generators/.+"
 
 
 def run_utility(
@@ -73,6 +73,11 @@ def run_utility(
     Raises:
         GenaugError: parts that cannot be read or do not fit; unknown arms or classifier; an `output` that exists.
     """
+    if bank is not None and test_fraction is not None:
+        raise GenaugError(
+            "a bank that was made of all data would know the images that test_fraction holds out; split the data "
+            "first, make the bank of the training part, and give the other one as test"
+        )
     target, where = expand(output), choose_device(device)
     train, held_out, part = load_train_and_test(
         benchmark,
@@ -114,12 +119,14 @@ def run_utility(
     )
     chosen = search({name: settings[name] for name in rivals}, output=target / "rivals.json")
     print_choice(chosen, "rivals", train=train, fraction=benchmark.validation_fraction)
-    rival, arms = chosen.best, dict(chosen.arms)
+    rival, arms, favorite = chosen.best, dict(chosen.arms), None
     rest = {name: settings[name] for name in settings if name not in rivals}
     if rest:
         ours = search(rest, output=target / "ours.json")
         print_choice(ours, "arms with samples", train=train, fraction=benchmark.validation_fraction)
         arms |= ours.arms
+        synthetic = [name for name in ours.scores if is_synthetic(name, pieces)]
+        favorite = max(synthetic, key=lambda name: max(ours.scores[name]), default=None)
     comparison = compare_arms(
         {name: arms[name] for name in settings},
         train=train,
@@ -130,7 +137,7 @@ def run_utility(
         **options,
     )
     plot_arms(comparison, target / "arms.png")
-    print_utility(comparison, benchmark, pieces, part=part)
+    print_utility(comparison, benchmark, pieces, part=part, favorite=favorite)
     say(f"Results, runs and a plot: {target}")
     return comparison
 
@@ -162,6 +169,8 @@ def load_train_and_test(
     if shared:
         say(f"{len(shared)} training images that are in the test part too were left out.")
         train = train.subset(sorted(set(range(len(train))) - set(shared)))
+    check_parts(train, held_out)
+    check_classes(train, held_out)
     return train, held_out, name
 
 
@@ -179,4 +188,4 @@ def _prepare(target: Path, *, resume: bool, overwrite: bool) -> None:
         return
     check_folder(target, overwrite=overwrite)
     if target.is_dir():
-        clear_own_files(target, OWN_FILES, last=RESULTS, keep="generators")
+        clear_own_files(target, OWN_FILES, last=RESULTS)

@@ -28,7 +28,9 @@ def print_choice(choice: Choice, kind: str, *, train: LabeledImages, fraction: f
     Console().print(table)
 
 
-def print_utility(comparison: Comparison, benchmark: Benchmark, pieces: Mapping[str, Piece], *, part: str) -> None:
+def print_utility(
+    comparison: Comparison, benchmark: Benchmark, pieces: Mapping[str, Piece], *, part: str, favorite: str | None = None
+) -> None:
     """Print the arms, the best first, how they were measured, and what that says."""
     table = make_table("arm", "balanced", *COLUMNS, "difference")
     table.columns[-1].no_wrap = True
@@ -46,21 +48,31 @@ def print_utility(comparison: Comparison, benchmark: Benchmark, pieces: Mapping[
         "of the worst class, geometric mean of recalls. difference: paired, in balanced accuracy, with its 95 % "
         f"interval over seeds and test images. {benchmark.trials} settings of every arm were tried on validation "
         f"images; the rival, {comparison.rival}, was the best there without samples of ours.",
-        *sentences(comparison, pieces),
+        *sentences(comparison, pieces, favorite=favorite),
     )
 
 
-def sentences(comparison: Comparison, pieces: Mapping[str, Piece]) -> list[str]:
-    """Return a sentence on each arm with samples of ours; where the interval holds 0 it claims nothing."""
+def is_synthetic(name: str, pieces: Mapping[str, Piece]) -> bool:
+    """Tell whether an arm mixes in samples of ours."""
+    return any(pieces[part].synthetic for part in name.split("+") if part in pieces)
+
+
+def sentences(comparison: Comparison, pieces: Mapping[str, Piece], *, favorite: str | None = None) -> list[str]:
+    """Return a sentence on each arm with samples of ours; where the interval holds 0 it claims nothing.
+
+    All but the favorite, the best of them on validation images, are marked as exploratory: the best of several
+    intervals is no 95 % interval.
+    """
     words = {"gain": "raises", "loss": "lowers"}
     found = []
     for arm in comparison.arms:
-        if arm == comparison.rival or not any(pieces[part].synthetic for part in arm.split("+") if part in pieces):
+        if arm == comparison.rival or not is_synthetic(arm, pieces):
             continue
         gap = comparison.difference(arm)
+        note = "" if favorite in (None, arm) else f" (exploratory: on validation images {favorite} was better)"
         change = words.get(gap.verdict)
         start = f"{arm} {change} balanced accuracy over" if change else f"{arm}: no measurable difference to"
-        found.append(f"{start} {comparison.rival}: {_interval(vars(gap))} points.")
+        found.append(f"{start} {comparison.rival}: {_interval(vars(gap))} points{note}.")
     return found
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy import stats
 
-from genaug.evaluate import Difference
 from genaug.evaluate.intervals import paired_difference
 
 
@@ -75,6 +74,26 @@ def test_it_is_the_same_every_time_and_leaves_global_randomness_alone() -> None:
     ours, rival = (torch.rand(3, 30, generator=seeded(seed)) < 0.5 for seed in (5, 6))
     assert paired_difference(ours, rival, labels) == paired_difference(ours, rival, labels)
     same = paired_difference(ours, ours, labels)
-    assert same == Difference(0.0, 0.0, 0.0)
+    assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
     turned = paired_difference(rival, ours, labels)
     assert np.isclose(turned.mean, -paired_difference(ours, rival, labels).mean)
+
+
+@pytest.mark.parametrize("images", [2, 3, 5])
+def test_few_images_of_a_class_do_not_make_it_sure(images: int) -> None:
+    """Two arms that are as good as each other: verdicts of a gain or a loss are rare, however few the images."""
+    labels, generator, wrong = torch.arange(8).repeat_interleave(images), seeded(images), 0
+    for _ in range(100):
+        ours, rival = torch.rand(2, 1, 8 * images, generator=generator) < 0.6
+        found = paired_difference(ours.expand(4, -1), rival.expand(4, -1), labels)
+        wrong += found.low > 0 or found.high < 0
+    assert stats.binomtest(wrong, 100, 0.05, alternative="greater").pvalue > 1e-3
+
+
+def test_a_single_class_of_one_image_is_drawn_with_another() -> None:
+    labels = torch.tensor([0] * 20 + [1] * 5 + [2])
+    ours = torch.rand(3, 26, generator=seeded(9)) < 0.7
+    found = paired_difference(ours, torch.zeros(3, 26, dtype=torch.bool), labels)
+    recalls = [ours[:, labels == label].double().mean() for label in range(3)]
+    assert found.mean == pytest.approx(float(sum(recalls) / 3))
+    assert found.low < found.mean < found.high

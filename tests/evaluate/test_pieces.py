@@ -93,3 +93,11 @@ def test_a_piece_of_ones_own() -> None:
     )
     arms = compose_arms("invert", {**PIECES, "invert": invert}, trials=16, budget=BUDGET)
     assert {arm.transform.p for arm in arms} == {0.5, 1.0}
+
+
+def test_values_that_do_not_fit_together_are_not_tried() -> None:
+    light = Piece(lambda arm, weight: Arm(mix=arm.mix, learning_rate=arm.learning_rate, weight=weight), (1.0, 0.3))
+    arms = compose_arms("mixup+light", {**PIECES, "light": light}, trials=24, budget=BUDGET)
+    assert {arm.weight for arm in arms} == {1.0}
+    with pytest.raises(GenaugError, match="trials must be from 1 to 24"):
+        compose_arms("mixup+light", {**PIECES, "light": light}, trials=25, budget=BUDGET)

@@ -117,6 +117,17 @@ def test_files_that_hold_no_results_are_not_resumed(text, train_part, test_part,
     assert output.read_bytes() == text.encode("latin-1")
 
 
+def test_runs_that_would_be_lost_are_kept(train_part, test_part, tmp_path):
+    output = tmp_path / "results.json"
+    compare(train_part, test_part, output=output, seeds=[0])
+    before = output.read_text()
+    with pytest.raises(GenaugError, match=r"holds 1 runs that are not asked for now, such as focal, seed 0; ask for"):
+        compare(
+            train_part, test_part, arms={"plain": Arm(), "balanced": Arm(balanced=True)}, output=output, resume=True
+        )
+    assert output.read_text() == before
+
+
 # --- side by side
 
 

@@ -59,3 +59,11 @@ def test_a_class_too_small_for_a_validation_part_is_named(train) -> None:
     scarce = train.subset(torch.cat([torch.nonzero(train.labels != 3).flatten(), one]))
     with pytest.raises(DataError, match=r"a validation part of 0.3 needs more images of \['3'\]; hold out a larger"):
         choose_settings({"plain": [Arm()]}, train=scarce, classifier=small, **OPTIONS)
+
+
+def test_images_that_the_training_part_holds_twice_are_not_in_both_parts(train) -> None:
+    twice = train.subset(torch.cat([torch.arange(len(train)), torch.arange(40)]))
+    found = choose_settings({"plain": [Arm()]}, train=twice, classifier=small, **OPTIONS)
+    kept, held_out = twice.split(0.3, seed=0)
+    assert found.comparison.settings["test_images"] == len(held_out)
+    assert sum(found.comparison.settings["train_counts"]) < len(kept)

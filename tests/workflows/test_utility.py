@@ -85,7 +85,8 @@ def test_everything_is_written_and_said(recipe, digits, tmp_path, capsys) -> Non
     assert f"the rival, {result.rival}, was the best there without samples of ours" in printed
     assert "2 settings of every arm were tried on validation images" in printed
     assert "on 60 images (all)" in printed
-    assert sentences(result, {**rival_pieces(train.spec), **_pieces(recipe, tmp_path)})[0] in printed
+    pieces = {**rival_pieces(train.spec), **_pieces(recipe, tmp_path)}
+    assert sentences(result, pieces, favorite="class-balanced+genaug")[0] in printed
 
 
 def _pieces(recipe: Path, folder: Path) -> dict[str, Any]:
@@ -117,6 +118,27 @@ def test_a_run_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch) -> None:
         run(arms, **given, overwrite=True)
     (output / "mine.txt").unlink()
     run(arms, **given, overwrite=True)
+
+
+def test_an_earlier_comparison_is_replaced_with_its_generators(recipe, digits, tmp_path) -> None:
+    train, test = digits
+    given = {"data": train, "test": test, "output": tmp_path / "out"}
+    arms = 'arms=["plain", "genaug"]'
+    run(arms, f"generator={recipe}", **given)
+    before = {path.name for path in (tmp_path / "out" / "generators").iterdir()}
+    run(arms, f"generator={recipe}", "seed=5", **given, overwrite=True)
+    after = {path.name for path in (tmp_path / "out" / "generators").iterdir()}
+    assert after
+    assert not before & after
+
+
+def test_parts_that_do_not_fit_are_refused_before_the_search(digits, tmp_path) -> None:
+    train, _ = digits
+    with pytest.raises(DataError, match="must not share images"):
+        run('arms=["plain"]', data=train, test=train.subset(torch.arange(100)), output=tmp_path / "out")
+    with pytest.raises(GenaugError, match="would know the images that test_fraction holds out"):
+        run('arms=["plain"]', data=train, test_fraction=0.2, bank="bank", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bank_is_mixed_in(digits, tmp_path, capsys) -> None:
@@ -175,6 +197,9 @@ def test_what_is_said_of_samples_claims_no_more_than_the_interval() -> None:
         "flips+genaug lowers balanced accuracy over plain: -2.0 (-3.0 to -1.0) points.",
         "class-balanced+genaug: no measurable difference to plain: +1.0 (-1.0 to +3.0) points.",
     ]
+    first, *others = sentences(Found("plain", ("a",), [0], {}, runs), pieces, favorite="genaug")
+    assert first == "genaug raises balanced accuracy over plain: +2.0 (+1.0 to +3.0) points."
+    assert all("points (exploratory: on validation images genaug was better)." in line for line in others)
 
 
 @pytest.mark.parametrize(
