@@ -157,7 +157,7 @@ def _describe(source: Any, counts: list[int], seed: int, selection: Selection) -
     return Provenance(
         spec=spec,
         source=name_source(source),
-        source_sha256=_hash_source(source),
+        source_sha256=hash_source(source),
         seed=check_seed(seed),
         counts=tuple(counts),
         filters=selection.names,
@@ -166,7 +166,7 @@ def _describe(source: Any, counts: list[int], seed: int, selection: Selection) -
     )
 
 
-def _hash_source(source: Any) -> str | None:
+def hash_source(source: Any) -> str | None:
     """Return the hash of a bank's images, or that which a model's weights have as a file of a checkpoint."""
     if isinstance(getattr(source, "provenance", None), Provenance):
         return source.provenance.images_sha256  # type: ignore[no-any-return]

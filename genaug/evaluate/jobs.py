@@ -104,7 +104,7 @@ def _prepare(payload: bytes, threads: int) -> None:
 
 
 def _run_here(task: bytes) -> dict[str, Any]:
-    try:
+    try:  # by hand, what the executor would do with the same bytes, but for an error that can be told
         if not _shared:
             _shared.update(pickle.loads(_payload))
         found: Task = pickle.loads(task)

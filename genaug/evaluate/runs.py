@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from genaug.bank import SampleBank
-from genaug.bank.drawing import name_source
+from genaug.bank.drawing import hash_source, name_source
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
 from genaug.errors import DataError, GenaugError, shorten
@@ -150,7 +150,7 @@ def describe(value: Any) -> str:
         pixels = value.images(torch.arange(len(value))).numpy()
         return f"bank {value.provenance.images_sha256 or hashlib.sha256(pixels.tobytes()).hexdigest()}"
     if isinstance(value, nn.Module) and hasattr(value, "sample"):
-        return f"model of family {name_source(value)}"
+        return f"model of family {name_source(value)} {hash_source(value)}"
     if isinstance(value, type):
         return value.__qualname__
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

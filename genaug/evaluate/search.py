@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate.arms import Arm
@@ -75,8 +77,9 @@ def choose_settings(
         raise GenaugError(f"settings must be as many for each arm, got {shorten(found)}")
     kept, held_out = train.split(fraction, seed=split_seed)
     validation = train.subset(held_out)
-    again = find_shared(train.subset(kept), validation)
-    part = train.subset(kept[[row for row in range(len(kept)) if row not in set(again)]])
+    single = torch.ones(len(kept), dtype=torch.bool)
+    single[find_shared(train.subset(kept), validation)] = False
+    part = train.subset(kept[single])
     scarce = [
         name
         for name, count, left in zip(train.classes, train.counts, validation.counts, strict=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from genaug import DataError, DataSpec, GenaugError, SampleBank, balance
+from genaug.bank.drawing import hash_source
 from genaug.data import LabeledImages, load_data, longtail_indices
 from genaug.evaluate import Arm, Budget, Comparison, Difference, compare_arms
 from genaug.evaluate.comparison import METRICS
@@ -172,7 +173,7 @@ def test_a_transform_sees_each_image_of_real_and_mixed_batches(train_part, test_
     arms_in_words = comparison.settings["arms"]
     assert arms_in_words["plain"] == {"balanced": "True"}
     assert arms_in_words["mixed, flipped"]["transform"] == repr(flip)
-    assert arms_in_words["mixed"]["source"] == "model of family vae"
+    assert arms_in_words["mixed"]["source"] == f"model of family vae {hash_source(vae)}"
     batches = torch.stack(seen).unflatten(0, (4, 6)).flatten(1, 2)  # arms, images
     for before, after in ((0, 1), (2, 3)):
         flipped = (batches[before].flip(-1) == batches[after]).flatten(1).all(1)

@@ -14,9 +14,10 @@ from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices
 from genaug.evaluate import Arm, Budget, Comparison, compare_arms
 from genaug.evaluate.losses import Focal
+from genaug.evaluate.makers import Noise
 from genaug.evaluate.parts import find_shared
 from genaug.evaluate.runs import describe_arm
-from genaug.models import SmallCNN
+from genaug.models import VAE, SmallCNN, VAEConfig
 
 ARMS = {"plain": Arm(), "balanced": Arm(balanced=True), "focal": Arm(loss=Focal(gamma=1.0))}
 
@@ -134,7 +135,7 @@ def test_runs_that_would_be_lost_are_kept(train_part, test_part, tmp_path):
 MODULE = """
 from genaug import GenaugError
 from genaug.data import load_data, longtail_indices
-from genaug.models import SmallCNN
+from genaug.models import VAE, SmallCNN, VAEConfig
 
 
 def small(spec):
@@ -230,6 +231,15 @@ def test_a_bank_of_other_classes_is_refused_before_anything_is_trained(train_par
 
 
 # --- arms in words
+
+
+def test_sources_are_told_apart_by_what_they_hold(train_part):
+    banks = [Noise()(train_part, [2] * 10, seed=seed, device=torch.device("cpu")) for seed in (0, 0, 1)]
+    with torch.random.fork_rng(devices=[]):
+        models = [VAE(train_part.spec, VAEConfig(width=4, hidden=8, latent_dim=3)) for _ in range(2)]
+    words = [describe_arm(Arm(source=source))["source"] for source in (*banks, *models, models[0])]
+    assert words[0] == words[1] != words[2]
+    assert words[3] == words[5] != words[4]
 
 
 def test_arms_in_words_are_the_same_in_every_process():
