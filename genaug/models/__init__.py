@@ -1,6 +1,7 @@
 """Model families, the classifiers that comparisons train, and their losses."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -16,6 +17,7 @@ from genaug.spec import DataSpec
 FAMILIES: dict[str, type[Model]] = {"autoencoder": Autoencoder, "denoiser": Denoiser, "gan": GAN, "vae": VAE}
 CLASSIFIERS: dict[str, Callable[[DataSpec], nn.Module]] = {
     "small-cnn": SmallCNN,
+    "small-cnn-16": partial(SmallCNN, width=16),
     "resnet18": ResNet18,
     "resnet32": ResNet32,
 }

@@ -31,7 +31,7 @@ class Benchmark:
 
     Args:
         arms: names of arms; see `genaug.evaluate.pieces`.
-        classifier: "small-cnn", "resnet18", "resnet32", or timm:NAME for a model of timm.
+        classifier: "small-cnn", "small-cnn-16" (half as wide), "resnet18", "resnet32", or timm:NAME for a model of timm.
         budget: of every training of a classifier.
         seeds: repetitions of every arm on the test part.
         trials: settings of every arm that are tried on a validation part.
