@@ -47,8 +47,8 @@ class Trained:
         filters: names of filters that samples must pass, fitted to the training part; see
             `genaug.filters.choice.fit_filters`.
         cache: a folder where each run is kept, in a folder of its own, and found again by recipe, training part and
-            seed; one that was cut off goes on. Processes that share it train each model once. By default a model is
-            trained anew at every call, in a temporary folder.
+            seed; one that was cut off goes on. Accepted samples are kept beside it. Processes that share it train each
+            model once. By default a model is trained anew at every call, in a temporary folder.
         start: what the model starts from, trained on the same part with the same seed, such as the VAE of a GAN; in
             place of the recipe's `training.start`. Its filters do not count; its runs are kept in `cache` too, where it
             has none of its own.
@@ -135,9 +135,22 @@ class Trained:
         """
         wanted = check_counts(counts, train)
         require(self.family, "sample")
+        if self.cache is None:
+            return self._generate(train, wanted, seed=seed, device=device)
+        text = json.dumps([list(self.filters), wanted, self.classifier_steps])
+        name = f"{self._key(train.fingerprint(), seed)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        with _open(self.cache) as folder, explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder / name}.lock"):
+                if not (folder / name).is_dir():  # which is written whole
+                    bank = self._generate(train, wanted, seed=seed, device=device)
+                    bank.export(folder / name, format="bank")
+            return SampleBank.open(folder / name)
+
+    def _generate(self, train: LabeledImages, counts: list[int], *, seed: int, device: torch.device) -> SampleBank:
         model = self.fit(train, seed=seed, device=device)
         chosen = self._fit_filters(model, train, seed=seed, device=device)
-        bank = SampleBank.generate(model, wanted, seed=seed, filters=chosen, short="fewer", progress=False)
+        bank = SampleBank.generate(model, counts, seed=seed, filters=chosen, short="fewer", progress=False)
         bank.provenance = replace(bank.provenance, source=repr(self))
         return bank
 

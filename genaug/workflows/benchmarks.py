@@ -31,11 +31,12 @@ class Benchmark:
 
     Args:
         arms: names of arms; see `genaug.evaluate.pieces`.
-        classifier: "small-cnn", "small-cnn-16" (half as wide), "resnet18", "resnet32", or timm:NAME for a model of timm.
+        classifier: "small-cnn", "small-cnn-16" (half as wide), "resnet18", "resnet32", or timm:NAME for one of timm.
         budget: of every training of a classifier.
         seeds: repetitions of every arm on the test part.
         trials: settings of every arm that are tried on a validation part.
         search_seeds: repetitions of every setting there.
+        rival: the arm that the others are compared with; nothing is searched then, and `trials` must be 1.
         validation_fraction: share of the training part that is held out for that.
         generator: recipe of the model whose samples "genaug" and its kin bring in, trained anew for every seed.
         overrides: assignments to fields of that recipe.
@@ -54,6 +55,7 @@ class Benchmark:
     seeds: int = 5
     trials: int = 4
     search_seeds: int = 1
+    rival: str | None = None
     validation_fraction: float = 0.25
     generator: str | None = None
     overrides: tuple[str, ...] = ()
@@ -74,6 +76,10 @@ class Benchmark:
         check_ranges(self, limits)
         if not self.arms or len(set(self.arms)) < len(self.arms):
             raise GenaugError(f"arms must be at least one, none twice, got {shorten(list(self.arms))}")
+        if self.rival is not None and self.rival not in self.arms:
+            raise GenaugError(f"rival must be one of the arms, {shorten(list(self.arms))}, got {shorten(self.rival)}")
+        if self.rival is not None and self.trials != 1:
+            raise GenaugError(f"trials must be 1 where a rival is named, which leaves no search, got {self.trials}")
 
 
 def load_benchmark(name: str | Path | None, *, overrides: Iterable[str] = ()) -> Benchmark:

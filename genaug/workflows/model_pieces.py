@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,21 @@ from genaug.workflows.benchmarks import Benchmark
 
 FILL: dict[str, Any] = {"target": "max", "cap": 1e6}  # to the largest class, as SMOTE is used
 DEFAULT: dict[str, Any] = {"target": "median", "cap": 5.0}  # as `MixedDataset` has it
-USES: tuple[dict[str, Any], ...] = (
-    DEFAULT,
-    {**DEFAULT, "weight": 0.3},
-    {**DEFAULT, "until": 0.7},
-    {"target": "max", "cap": 5.0, "replace": 0.2},
-    {"target": "max", "cap": 5.0, "fraction": 0.2},
-    {**DEFAULT, "cap": 2.0},
-)
-METHODS = {"genaug-jitter": ("vary",), "latent-smote": ("encode", "decode")}
+USES: dict[str, tuple[dict[str, Any], ...]] = {  # field of an `Arm` -> what is set, and what else to try
+    "weight": ({"weight": 0.3}, {"weight": 0.1}),
+    "until": ({"until": 0.7}, {"until": 0.5}),
+    "replace": ({"replace": 0.2}, {"replace": 0.1}),
+    "fraction": ({"fraction": 0.2}, {"fraction": 0.4}),
+    "cap": ({"cap": 2.0}, {"cap": 1.0}),
+}
+STRENGTHS = 0.3, 0.1, 0.6  # of variations
 
 
 def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) -> dict[str, Piece]:
-    """Return the pieces that bring in images, by name; those that need a generator only where there is one.
+    """Return the pieces that bring in images, by name, and those that say how they are used.
+
+    Pieces that need a generator are among them only where the benchmark has one: "genaug", its samples;
+    "genaug-unfiltered", where it has filters; "genaug-jitter", real images that it varies; "latent-smote".
 
     Args:
         benchmark: names the recipe of the generator.
@@ -42,25 +43,44 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
         "smote": _source(Smote, FILL, DEFAULT),
         "replay": _source(Replay, DEFAULT, control=True),
         "noise": _source(Noise, DEFAULT, control=True),
+        **{name: Piece(_use, values) for name, values in USES.items()},
     }
+    own = [DEFAULT, *({**DEFAULT, **values[0]} for values in USES.values())]
     if benchmark.generator is not None:
         start = benchmark.start and Trained(benchmark.start, cache=cache)
         trained = Trained(benchmark.generator, benchmark.overrides, cache=cache, start=start or None)
         filtered = replace(trained, filters=benchmark.filters)
-        pieces["genaug"] = _source(lambda: filtered, *USES, synthetic=True)
-        for name, maker in {"genaug-jitter": Variations, "latent-smote": LatentSmote}.items():
-            if all(callable(getattr(trained.family, method, None)) for method in METHODS[name]):
-                pieces[name] = _source(partial(maker, trained), *USES[:2], synthetic=name == "genaug-jitter")
+        pieces["genaug"] = _source(lambda: filtered, *own, synthetic=True)
+        if benchmark.filters:
+            pieces["genaug-unfiltered"] = _source(lambda: trained, *own, synthetic=True)
+        if _can(trained, "vary"):
+            pieces["genaug-jitter"] = Piece(
+                lambda arm, strength: _add(arm, Variations(trained, strength), DEFAULT), STRENGTHS, synthetic=True
+            )
+        if _can(trained, "encode", "decode"):
+            pieces["latent-smote"] = _source(lambda: LatentSmote(trained), DEFAULT, {**DEFAULT, "weight": 0.3})
     if bank is not None:
         opened = SampleBank.open(bank)
-        pieces["genaug"] = _source(lambda: opened, *USES, synthetic=True)
+        pieces["genaug"] = _source(lambda: opened, *own, synthetic=True)
     return pieces
 
 
-def _source(make: Callable[[], Any], *uses: dict[str, Any], synthetic: bool = False, control: bool = False) -> Piece:
-    def apply(arm: Arm, use: dict[str, Any]) -> Arm:
-        if arm.source is not None:
-            raise GenaugError("an arm mixes in images of one source, got two")
-        return replace(arm, source=make(), **use)
+def _can(trained: Trained, *methods: str) -> bool:
+    return all(callable(getattr(trained.family, method, None)) for method in methods)
 
-    return Piece(apply, uses, synthetic=synthetic, control=control)
+
+def _source(make: Callable[[], Any], *uses: dict[str, Any], **kind: bool) -> Piece:
+    return Piece(lambda arm, use: _add(arm, make(), use), uses, **kind)
+
+
+def _add(arm: Arm, source: Any, use: dict[str, Any]) -> Arm:
+    if arm.source is not None:
+        raise GenaugError("an arm mixes in images of one source, got two")
+    return replace(arm, source=source, **use)
+
+
+def _use(arm: Arm, use: dict[str, Any]) -> Arm:
+    if arm.source is None:
+        name = list(use)[-1]
+        raise GenaugError(f"{name} says how images are mixed in; what brings them in, such as genaug, goes before it")
+    return replace(arm, **use)

@@ -48,7 +48,7 @@ def run_utility(
 
     The settings of the rivals, and which of them is the rival, are fixed first, from the training part alone. Then
     those of arms with samples of ours are. At last every arm is trained on the whole training part, for every seed, and
-    tested.
+    tested. A benchmark that names its rival leaves the search out.
 
     Args:
         benchmark: which arms, classifier, budget and generator.
@@ -109,26 +109,28 @@ def run_utility(
         "progress": progress,
     }
     _prepare(target, resume=resume, overwrite=overwrite)
-    search: Callable[..., Choice] = partial(
-        choose_settings,
-        train=train,
-        fraction=benchmark.validation_fraction,
-        seeds=_seeds(benchmark, benchmark.search_seeds),
-        split_seed=benchmark.seed,
-        **options,
-    )
-    chosen = search({name: settings[name] for name in rivals}, output=target / "rivals.json")
-    print_choice(chosen, "rivals", train=train, fraction=benchmark.validation_fraction)
-    rival, arms, favorite = chosen.best, dict(chosen.arms), None
-    rest = {name: settings[name] for name in settings if name not in rivals}
-    if rest:
-        ours = search(rest, output=target / "ours.json")
-        print_choice(ours, "arms with samples", train=train, fraction=benchmark.validation_fraction)
-        arms |= ours.arms
-        synthetic = [name for name in ours.scores if is_synthetic(name, pieces)]
-        favorite = max(synthetic, key=lambda name: max(ours.scores[name]), default=None)
+    rival, arms, favorite = benchmark.rival, {name: tried[0] for name, tried in settings.items()}, None
+    if rival is None:
+        search: Callable[..., Choice] = partial(
+            choose_settings,
+            train=train,
+            fraction=benchmark.validation_fraction,
+            seeds=_seeds(benchmark, benchmark.search_seeds),
+            split_seed=benchmark.seed,
+            **options,
+        )
+        chosen = search({name: settings[name] for name in rivals}, output=target / "rivals.json")
+        print_choice(chosen, "rivals", train=train, fraction=benchmark.validation_fraction)
+        rival, arms = chosen.best, arms | chosen.arms
+        rest = {name: settings[name] for name in settings if name not in rivals}
+        if rest:
+            ours = search(rest, output=target / "ours.json")
+            print_choice(ours, "arms with samples", train=train, fraction=benchmark.validation_fraction)
+            arms |= ours.arms
+            synthetic = [name for name in ours.scores if is_synthetic(name, pieces)]
+            favorite = max(synthetic, key=lambda name: max(ours.scores[name]), default=None)
     comparison = compare_arms(
-        {name: arms[name] for name in settings},
+        arms,
         train=train,
         test=held_out,
         rival=rival,

@@ -46,9 +46,17 @@ def print_utility(
         f"In percent on {comparison.settings['test_images']} images ({part}), mean (± standard deviation) over "
         f"{benchmark.seeds} seeds: balanced accuracy, accuracy, mean recall of the scarce third of the classes, recall "
         "of the worst class, geometric mean of recalls. difference: paired, in balanced accuracy, with its 95 % "
-        f"interval over seeds and test images. {benchmark.trials} settings of every arm were tried on validation "
-        f"images; the rival, {comparison.rival}, was the best there without samples of ours.",
+        f"interval over seeds and test images. {_tell_choice(comparison, benchmark)}",
         *sentences(comparison, pieces, favorite=favorite),
+    )
+
+
+def _tell_choice(comparison: Comparison, benchmark: Benchmark) -> str:
+    if benchmark.rival is not None:
+        return f"Every arm has its default settings; the rival, {comparison.rival}, was named."
+    return (
+        f"{benchmark.trials} settings of every arm were tried on validation images; the rival, {comparison.rival}, was "
+        "the best there without samples of ours."
     )
 
 

@@ -91,7 +91,6 @@ def test_the_model_is_that_of_the_recipe_with_the_seed_of_the_repetition(part, m
     bank, oracle = make(Trained(VAE), part), SampleBank.generate(expected, WANTED, seed=1, progress=False)
     assert torch.equal(everything(bank), everything(oracle))
     assert bank.counts == WANTED
-    assert bank.path is None
     assert (
         bank.provenance.source
         == f"Trained(recipe={VAE!r}, overrides=(), filters=(), start=None, classifier_steps=1000)"
@@ -130,6 +129,26 @@ def test_a_model_is_trained_once_for_each_recipe_part_and_seed(part, tmp_path) -
     make(Trained(VAE, overrides=["model.beta=0.5"], cache=maker.cache), part)
     assert len(list((tmp_path / "runs" / "cache").glob("*/model"))) == 4
     assert before.items() <= files(tmp_path).items()
+
+
+def test_accepted_samples_are_kept_for_each_filters_and_counts(part, tmp_path) -> None:
+    maker = Trained(VAE, filters=["copies"], cache=tmp_path, classifier_steps=4)
+    first = make(maker, part)
+    before = files(tmp_path)
+    again = make(maker, part)
+    assert files(tmp_path) == before
+    assert again.path == first.path
+    assert torch.equal(everything(again), everything(first))
+    assert again.provenance == first.provenance
+    others = [
+        make(Trained(VAE, cache=tmp_path), part),
+        make(Trained(VAE, filters=["copies"], cache=tmp_path, classifier_steps=5), part),
+        make(maker, part, [1] * 10),
+        make(maker, part, seed=2),
+    ]
+    assert len({bank.path for bank in [first, *others]}) == 5
+    assert len(list(tmp_path.glob("*/model"))) == 2
+    assert torch.equal(everything(make(Trained(VAE, filters=["copies"], classifier_steps=4), part)), everything(first))
 
 
 def test_a_run_that_was_cut_off_goes_on(part, model, trained, tmp_path) -> None:

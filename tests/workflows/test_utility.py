@@ -75,7 +75,7 @@ def test_everything_is_written_and_said(recipe, digits, tmp_path, capsys) -> Non
     assert rivals["settings"]["train_sha256"] == ours["settings"]["train_sha256"] == train.subset(kept).fingerprint()
     assert rivals["settings"]["test_sha256"] == train.subset(held_out).fingerprint()
     # one generator for the search, and one for each seed: all arms that need one share it
-    assert len([path for path in (output / "generators").iterdir() if path.is_dir()]) == 3
+    assert len(list((output / "generators").glob("*/model"))) == 3
     added = balance(train.counts)
     for run_of_arm in result.runs:
         extra = added if "+" in run_of_arm["arm"] else None
@@ -118,6 +118,25 @@ def test_a_run_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch) -> None:
         run(arms, **given, overwrite=True)
     (output / "mine.txt").unlink()
     run(arms, **given, overwrite=True)
+
+
+def test_a_named_rival_leaves_the_search_out(recipe, digits, tmp_path, capsys) -> None:
+    train, test = digits
+    output = tmp_path / "out"
+    arms = ["class-balanced", "class-balanced+genaug+replace", "class-balanced+genaug+until", "genaug-jitter+weight"]
+    changes = f"arms={json.dumps(arms)}", f"generator={recipe}", "rival=class-balanced"
+    result = run(*changes, data=train, test=test, output=output)
+    assert result.rival == "class-balanced"
+    assert not list(output.glob("rivals.*")) + list(output.glob("ours.*"))
+    found = result.settings["arms"]
+    assert [found[arm].get(field) for arm, field in zip(arms[1:], ("replace", "until", "weight"), strict=True)] == [
+        "0.2",
+        "0.7",
+        "0.3",
+    ]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Every arm has its default settings; the rival, class-balanced, was named." in printed
+    assert run(*changes, data=train, test=test, output=output, resume=True) == result
 
 
 def test_an_earlier_comparison_is_replaced_with_its_generators(recipe, digits, tmp_path) -> None:
@@ -209,9 +228,16 @@ def test_what_is_said_of_samples_claims_no_more_than_the_interval() -> None:
         (['arms=["noise"]'], GenaugError, "arms must have at least one rival"),
         (["arms=[]"], RecipeError, "benchmark.arms: must be at least one"),
         (["seeds=1"], RecipeError, "benchmark.seeds: must be from 2 to 1000, got 1"),
-        (["classifier=resnet50"], GenaugError, "classifier must be one of small-cnn, resnet18, resnet32, or timm:NAME"),
+        (
+            ["classifier=resnet50"],
+            GenaugError,
+            "classifier must be one of small-cnn, small-cnn-16, resnet18, resnet32, or timm:NAME",
+        ),
         (["generator=fashion-mnist-gan"], GenaugError, "training.start must be left out"),
         (["budget.momentum=3"], RecipeError, r"benchmark.budget.momentum: "),
+        (["rival=mixup", "trials=1"], RecipeError, "benchmark.rival: must be one of the arms"),
+        (["rival=plain", "trials=2"], RecipeError, "benchmark.trials: must be 1 where a rival is named"),
+        (['arms=["plain", "until"]'], GenaugError, "until says how images are mixed in; what brings them in"),
         (["trials=9"], GenaugError, "trials must be from 1 to 8"),
     ],
 )
