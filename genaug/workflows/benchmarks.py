@@ -40,7 +40,7 @@ class Benchmark:
         validation_fraction: share of the training part that is held out for that.
         generator: recipe of the model whose samples "genaug" and its kin bring in, trained anew for every seed.
         overrides: assignments to fields of that recipe.
-        start: recipe of a VAE that a GAN starts from, with the same overrides but those of `model`.
+        start: recipe of a VAE that a GAN starts from, without these overrides.
         filters: of its samples, by name, see `genaug sample --filter`.
         class_counts: images of each class to take for training.
         seed: of the choice of images and settings, and the first of the repetitions.

@@ -11,6 +11,7 @@ from genaug.evaluate.arms import Arm
 from genaug.evaluate.generators import LatentSmote, Trained, Variations
 from genaug.evaluate.makers import Noise, Replay, Smote
 from genaug.evaluate.pieces import Piece
+from genaug.training import load_recipe
 from genaug.workflows.benchmarks import Benchmark
 
 FILL: dict[str, Any] = {"target": "max", "cap": 1e6}  # to the largest class, as SMOTE is used
@@ -47,8 +48,10 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
     }
     own = [DEFAULT, *({**DEFAULT, **values[0]} for values in USES.values())]
     if benchmark.generator is not None:
-        start = benchmark.start and Trained(benchmark.start, cache=cache)
-        trained = Trained(benchmark.generator, benchmark.overrides, cache=cache, start=start or None)
+        # Read here, so that the settings of a comparison hold every field of a recipe, whose file may change.
+        start = None if benchmark.start is None else Trained(load_recipe(benchmark.start), cache=cache)
+        recipe = load_recipe(benchmark.generator, overrides=benchmark.overrides)
+        trained = Trained(recipe, cache=cache, start=start)
         filtered = replace(trained, filters=benchmark.filters)
         pieces["genaug"] = _source(lambda: filtered, *own, synthetic=True)
         if benchmark.filters:

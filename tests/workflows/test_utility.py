@@ -139,6 +139,16 @@ def test_a_named_rival_leaves_the_search_out(recipe, digits, tmp_path, capsys) -
     assert run(*changes, data=train, test=test, output=output, resume=True) == result
 
 
+def test_a_changed_recipe_is_no_resumption(recipe, digits, tmp_path) -> None:
+    train, test = digits
+    changes = 'arms=["plain", "genaug"]', f"generator={recipe}", "rival=plain"
+    given = {"data": train, "test": test, "output": tmp_path / "out"}
+    run(*changes, **given)
+    recipe.write_text(json.dumps({**VAE, "training": {**VAE["training"], "steps": 3}}))
+    with pytest.raises(GenaugError, match="different: arm 'genaug'"):
+        run(*changes, **given, resume=True)
+
+
 def test_an_earlier_comparison_is_replaced_with_its_generators(recipe, digits, tmp_path) -> None:
     train, test = digits
     given = {"data": train, "test": test, "output": tmp_path / "out"}
