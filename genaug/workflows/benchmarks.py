@@ -30,7 +30,7 @@ class Benchmark:
     """Fields of a benchmark's recipe.
 
     Args:
-        arms: names of arms; see `genaug.evaluate.pieces`.
+        arms: names of arms; see `genaug.evaluate.pieces`. One that begins with "rival" does more than the rival.
         classifier: "small-cnn", "small-cnn-16" (half as wide), "resnet18", "resnet32", or timm:NAME for one of timm.
         budget: of every training of a classifier.
         seeds: repetitions of every arm on the test part.

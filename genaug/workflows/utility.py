@@ -1,6 +1,7 @@
 """Is it of use? Arms are tuned on a validation part and compared on the test part, with files, a table and a plot."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from genaug.data import LabeledImages, load_data
 from genaug.data.splits import count_indices
 from genaug.devices import choose_device
 from genaug.errors import GenaugError, shorten
-from genaug.evaluate import Comparison, compare_arms
+from genaug.evaluate import Arm, Budget, Comparison, compare_arms
 from genaug.evaluate.parts import check_classes, check_parts, find_shared
 from genaug.evaluate.pieces import Piece, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
@@ -22,7 +23,7 @@ from genaug.workflows.reports import say
 from genaug.workflows.utility_report import is_synthetic, print_choice, print_utility
 
 RESULTS = "results.json"
-OURS = "genaug"
+OURS, RIVAL = "genaug", "rival"
 OWN_FILES = r"(rivals|ours|results)\.(json|csv)|arms\.png|generators/.+"
 
 
@@ -47,8 +48,9 @@ def run_utility(
     """Tune arms on a validation part, compare them on the test part, and write and print what was found.
 
     The settings of the rivals, and which of them is the rival, are fixed first, from the training part alone. Then
-    those of arms with samples of ours are. At last every arm is trained on the whole training part, for every seed, and
-    tested. A benchmark that names its rival leaves the search out.
+    those of arms with samples of ours are: "rival+genaug" brings samples to the rival, with the settings found for it.
+    At last every arm is trained on the whole training part, for every seed, and tested. A benchmark that names its
+    rival leaves the search out.
 
     Args:
         benchmark: which arms, classifier, budget and generator.
@@ -90,13 +92,14 @@ def run_utility(
         drop_shared=drop_shared,
     )
     pieces = {**rival_pieces(train.spec), **model_pieces(benchmark, bank=bank, cache=target / "generators")}
+    pieces[RIVAL] = _on_top_of(Arm(), benchmark.budget)  # until it is known
     names = list(benchmark.arms)
     if bank is not None and not any(OURS in name.split("+") for name in names):
         names += [f"class-balanced+{OURS}"]
-    settings = {
-        name: compose_arms(name, pieces, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed)
-        for name in names
-    }
+    compose = partial(
+        compose_arms, pieces=pieces, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed
+    )
+    settings = {name: compose(name) for name in names}
     rivals = [name for name in settings if _is_rival(name, pieces)]
     if not rivals:
         raise GenaugError(f"arms must have at least one rival, without samples of ours, got {shorten(list(settings))}")
@@ -109,8 +112,11 @@ def run_utility(
         "progress": progress,
     }
     _prepare(target, resume=resume, overwrite=overwrite)
-    rival, arms, favorite = benchmark.rival, {name: tried[0] for name, tried in settings.items()}, None
-    if rival is None:
+    rival, favorite = benchmark.rival, None
+    if rival is not None:
+        pieces[RIVAL] = _on_top_of(settings[rival][0], benchmark.budget)
+        arms = {name: compose(name)[0] for name in names}
+    else:
         search: Callable[..., Choice] = partial(
             choose_settings,
             train=train,
@@ -121,14 +127,16 @@ def run_utility(
         )
         chosen = search({name: settings[name] for name in rivals}, output=target / "rivals.json")
         print_choice(chosen, "rivals", train=train, fraction=benchmark.validation_fraction)
-        rival, arms = chosen.best, arms | chosen.arms
-        rest = {name: settings[name] for name in settings if name not in rivals}
+        rival, found = chosen.best, dict(chosen.arms)
+        pieces[RIVAL] = _on_top_of(found[rival], benchmark.budget)
+        rest = {name: compose(name) for name in names if name not in rivals}
         if rest:
             ours = search(rest, output=target / "ours.json")
             print_choice(ours, "arms with samples", train=train, fraction=benchmark.validation_fraction)
-            arms |= ours.arms
+            found |= ours.arms
             synthetic = [name for name in ours.scores if is_synthetic(name, pieces)]
             favorite = max(synthetic, key=lambda name: max(ours.scores[name]), default=None)
+        arms = {name: found[name] for name in names}
     comparison = compare_arms(
         arms,
         train=train,
@@ -180,9 +188,22 @@ def _seeds(benchmark: Benchmark, count: int) -> range:
     return range(benchmark.seed, benchmark.seed + count)
 
 
+def _on_top_of(base: Arm, budget: Budget) -> Piece:
+    """Return a piece that an arm on top of `base` begins with."""
+    own = base.learning_rate or budget.learning_rate
+
+    def apply(arm: Arm, value: Any) -> Arm:
+        rate = arm.learning_rate or budget.learning_rate
+        if arm != Arm(learning_rate=arm.learning_rate):
+            raise GenaugError(f"{RIVAL!r} stands for all that the rival does, so it must be the first piece of an arm")
+        return replace(base, learning_rate=own * rate / budget.learning_rate)
+
+    return Piece(apply)
+
+
 def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:
     own = [pieces[part] for part in name.split("+") if part in pieces]
-    return not any(piece.synthetic or piece.control for piece in own)
+    return RIVAL not in name.split("+") and not any(piece.synthetic or piece.control for piece in own)
 
 
 def _prepare(target: Path, *, resume: bool, overwrite: bool) -> None:

@@ -139,6 +139,22 @@ def test_a_named_rival_leaves_the_search_out(recipe, digits, tmp_path, capsys) -
     assert run(*changes, data=train, test=test, output=output, resume=True) == result
 
 
+def test_samples_on_top_of_the_rival_that_was_found(recipe, digits, tmp_path) -> None:
+    train, test = digits
+    arms = ["class-balanced", "mixup", "logit-adjusted", "rival+replay", "rival+genaug+replace"]
+    changes = f"arms={json.dumps(arms)}", f"generator={recipe}", "trials=3"
+    result = run(*changes, data=train, test=test, output=tmp_path / "out")
+    found = result.settings["arms"]
+    base = found[result.rival]
+    assert base.items() <= {**found["rival+genaug+replace"], "learning_rate": base["learning_rate"]}.items()
+    assert found["rival+genaug+replace"]["replace"] in ("0.2", "0.1")
+    searched = json.loads((tmp_path / "out" / "ours.json").read_text())["settings"]["arms"]
+    assert {**base, **searched["rival+replay #1"]} == searched["rival+replay #1"]  # the first: with its learning rate
+    assert len({text["learning_rate"] for name, text in searched.items() if name.startswith("rival+replay")}) > 1
+    named = run(*changes[:2], "rival=mixup", data=train, test=test, output=tmp_path / "named").settings["arms"]
+    assert named["mixup"].items() <= named["rival+replay"].items()
+
+
 def test_a_changed_recipe_is_no_resumption(recipe, digits, tmp_path) -> None:
     train, test = digits
     changes = 'arms=["plain", "genaug"]', f"generator={recipe}", "rival=plain"
@@ -248,6 +264,8 @@ def test_what_is_said_of_samples_claims_no_more_than_the_interval() -> None:
         (["rival=mixup", "trials=1"], RecipeError, "benchmark.rival: must be one of the arms"),
         (["rival=plain", "trials=2"], RecipeError, "benchmark.trials: must be 1 where a rival is named"),
         (['arms=["plain", "until"]'], GenaugError, "until says how images are mixed in; what brings them in"),
+        (['arms=["plain", "flips+rival"]'], GenaugError, "must be the first piece of an arm"),
+        (['arms=["rival+crops"]'], GenaugError, "arms must have at least one rival"),
         (["trials=9"], GenaugError, "trials must be from 1 to 8"),
     ],
 )
