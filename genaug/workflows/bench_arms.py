@@ -2,6 +2,8 @@
 
 import time
 from functools import partial
+from itertools import pairwise
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +61,7 @@ def _time_arm(arm: Arm, data: LabeledImages) -> float:
         device=torch.device("cpu"),
         on_step=lambda: times.append(time.perf_counter()),
     )
-    return (times[-1] - times[1]) / (len(times) - 2)
+    return _step(times)
 
 
 def _time_loop(images: Tensor, labels: Tensor, *, flips: bool = False, mix: bool = False) -> float:
@@ -80,7 +82,12 @@ def _time_loop(images: Tensor, labels: Tensor, *, flips: bool = False, mix: bool
         loss.backward()
         optimizer.step()
         times.append(time.perf_counter())
-    return (times[-1] - times[1]) / (len(times) - 2)
+    return _step(times)
+
+
+def _step(times: list[float]) -> float:
+    """Return the median seconds between the ends of two steps, after the first two, which warm up."""
+    return median(after - before for before, after in pairwise(times[1:]))
 
 
 class _Flipped(TensorDataset):
