@@ -23,7 +23,7 @@ from genaug.evaluate.losses import (
 from genaug.seeding import make_generator
 from genaug.spec import DataSpec
 
-PLAIN = "plain"
+PLAIN, RIVAL = "plain", "rival"
 RATES = 1.0, 0.5, 2.0, 0.25, 4.0, 0.7, 1.4, 2.8  # of the budget's learning rate; the first is the default
 PADDING = 8  # a crop moves by one in so many parts of the shorter side
 
@@ -109,6 +109,24 @@ def compose_arms(
     order = torch.randperm(len(grid) - 1, generator=make_generator(seed, "trials", name)).tolist()
     chosen = [grid[0], *(grid[1 + place] for place in order[: trials - 1])]
     return tuple(_build(parts, budget.learning_rate, *values) for values in chosen)
+
+
+def build_on(base: Arm, *, budget: Budget) -> Piece:
+    """Return the piece "rival", which an arm on top of `base` begins with; learning rates vary around its own.
+
+    >>> piece = build_on(Arm(balanced=True, learning_rate=1e-3), budget=Budget(learning_rate=2e-3))
+    >>> piece.apply(Arm(learning_rate=4e-3), None).learning_rate
+    0.002
+    """
+    own = base.learning_rate or budget.learning_rate
+
+    def apply(arm: Arm, value: Any) -> Arm:
+        if arm != Arm(learning_rate=arm.learning_rate):
+            raise GenaugError(f"{RIVAL!r} stands for all that the rival does, so it must be the first piece of an arm")
+        rate = arm.learning_rate or budget.learning_rate
+        return replace(base, learning_rate=own * rate / budget.learning_rate)
+
+    return Piece(apply)
 
 
 def _fit(parts: list[Piece], values: tuple[Any, ...]) -> bool:

@@ -1,7 +1,6 @@
 """Is it of use? Arms are tuned on a validation part and compared on the test part, with files, a table and a plot."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from genaug.data import LabeledImages, load_data
 from genaug.data.splits import count_indices
 from genaug.devices import choose_device
 from genaug.errors import GenaugError, shorten
-from genaug.evaluate import Arm, Budget, Comparison, compare_arms
+from genaug.evaluate import Arm, Comparison, compare_arms
 from genaug.evaluate.parts import check_classes, check_parts, find_shared
-from genaug.evaluate.pieces import Piece, compose_arms, rival_pieces
+from genaug.evaluate.pieces import RIVAL, Piece, build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
 from genaug.evaluate.search import Choice, choose_settings
 from genaug.storage import check_folder, clear_own_files, expand
@@ -23,7 +22,7 @@ from genaug.workflows.reports import say
 from genaug.workflows.utility_report import is_synthetic, print_choice, print_utility
 
 RESULTS = "results.json"
-OURS, RIVAL = "genaug", "rival"
+OURS = "genaug"
 OWN_FILES = r"(rivals|ours|results)\.(json|csv)|arms\.png|generators/.+"
 
 
@@ -92,7 +91,7 @@ def run_utility(
         drop_shared=drop_shared,
     )
     pieces = {**rival_pieces(train.spec), **model_pieces(benchmark, bank=bank, cache=target / "generators")}
-    pieces[RIVAL] = _on_top_of(Arm(), benchmark.budget)  # until it is known
+    pieces[RIVAL] = build_on(Arm(), budget=benchmark.budget)  # until it is known
     names = list(benchmark.arms)
     if bank is not None and not any(OURS in name.split("+") for name in names):
         names += [f"class-balanced+{OURS}"]
@@ -114,7 +113,7 @@ def run_utility(
     _prepare(target, resume=resume, overwrite=overwrite)
     rival, favorite = benchmark.rival, None
     if rival is not None:
-        pieces[RIVAL] = _on_top_of(settings[rival][0], benchmark.budget)
+        pieces[RIVAL] = build_on(settings[rival][0], budget=benchmark.budget)
         arms = {name: compose(name)[0] for name in names}
     else:
         search: Callable[..., Choice] = partial(
@@ -128,7 +127,7 @@ def run_utility(
         chosen = search({name: settings[name] for name in rivals}, output=target / "rivals.json")
         print_choice(chosen, "rivals", train=train, fraction=benchmark.validation_fraction)
         rival, found = chosen.best, dict(chosen.arms)
-        pieces[RIVAL] = _on_top_of(found[rival], benchmark.budget)
+        pieces[RIVAL] = build_on(found[rival], budget=benchmark.budget)
         rest = {name: compose(name) for name in names if name not in rivals}
         if rest:
             ours = search(rest, output=target / "ours.json")
@@ -186,19 +185,6 @@ def load_train_and_test(
 
 def _seeds(benchmark: Benchmark, count: int) -> range:
     return range(benchmark.seed, benchmark.seed + count)
-
-
-def _on_top_of(base: Arm, budget: Budget) -> Piece:
-    """Return a piece that an arm on top of `base` begins with."""
-    own = base.learning_rate or budget.learning_rate
-
-    def apply(arm: Arm, value: Any) -> Arm:
-        rate = arm.learning_rate or budget.learning_rate
-        if arm != Arm(learning_rate=arm.learning_rate):
-            raise GenaugError(f"{RIVAL!r} stands for all that the rival does, so it must be the first piece of an arm")
-        return replace(base, learning_rate=own * rate / budget.learning_rate)
-
-    return Piece(apply)
 
 
 def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:

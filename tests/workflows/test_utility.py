@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from genaug import DataError, DataSpec, GenaugError, RecipeError, SampleBank, balance
 from genaug.cli import app
 from genaug.data import LabeledImages, load_data
-from genaug.evaluate import Comparison, Difference
-from genaug.evaluate.pieces import compose_arms, rival_pieces
+from genaug.evaluate import Arm, Comparison, Difference
+from genaug.evaluate.pieces import build_on, compose_arms, rival_pieces
 from genaug.training.recipe_files import list_recipes
 from genaug.workflows import utility
 from genaug.workflows.benchmarks import ARMS, Benchmark, load_benchmark
@@ -291,6 +291,7 @@ def test_shipped_benchmarks_can_be_run(name, tmp_path) -> None:
     found = load_benchmark(name)
     spec = DataSpec(3, 32, 32, tuple("abcdefghij"))
     pieces = {**rival_pieces(spec), **model_pieces(found, bank=None, cache=tmp_path)}
+    pieces["rival"] = build_on(Arm(), budget=found.budget)
     arms = [compose_arms(arm, pieces, trials=found.trials, budget=found.budget) for arm in found.arms]
     assert {len(settings) for settings in arms} == {found.trials}
     assert find_classifier(found.classifier)
