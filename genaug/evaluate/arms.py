@@ -18,9 +18,9 @@ class Arm:
     """How a classifier is trained: what batches hold, what is done to them, and what is minimized.
 
     Synthetic images take part in one of three ways. By default they are drawn as real ones are, from all images
-    together. With `fraction` each batch holds that share of them, by classes as drawn for real ones. With `replace`
-    each real image of a batch gives way, with that probability, to a synthetic one of its class, so that classes are
-    seen as often as without.
+    together. With `fraction` each batch holds that share of them, drawn as real ones are, from the classes that have
+    some. With `replace` each real image of a batch gives way, with that probability, to a synthetic one of its class
+    where there is one, so that classes are seen as often as without.
 
     Args:
         balanced: draw every class equally often, else every image equally often.

@@ -39,7 +39,7 @@ from genaug.zoo import load
 class Trained:
     """Samples of a model that a recipe trains on the training part, with the seed of the repetition.
 
-    A class of which filters accept too few gets those that were found, with a `DataWarning`.
+    A class of which filters accept too few gets those that were found, with a `DataWarning` when they are drawn.
 
     Args:
         recipe: a shipped recipe's name, a YAML file, a dict or a `Recipe`; its seed does not count.

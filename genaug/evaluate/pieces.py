@@ -101,9 +101,12 @@ def compose_arms(
         )
     parts = [pieces[part] for part in names]
     grid = [(RATES[0], *(piece.values[0] for piece in parts))]
-    _build(parts, budget.learning_rate, *grid[0])  # the defaults must fit together; other values that do not are left
-    others = list(itertools.product(RATES, *(piece.values for piece in parts)))[1:]
-    grid += [values for values in others if _fit(parts, values)]
+    known = [_build(parts, budget.learning_rate, *grid[0])]  # the defaults must fit together
+    for values in list(itertools.product(RATES, *(piece.values for piece in parts)))[1:]:
+        arm = _try(parts, budget.learning_rate, values)
+        if arm is not None and arm not in known:  # a later piece may set again what an earlier one varies
+            known.append(arm)
+            grid.append(values)
     if not 1 <= trials <= len(grid):
         raise GenaugError(f"trials must be from 1 to {len(grid)}, the combinations of arm {name!r}, got {trials}")
     order = torch.randperm(len(grid) - 1, generator=make_generator(seed, "trials", name)).tolist()
@@ -129,12 +132,11 @@ def build_on(base: Arm, *, budget: Budget) -> Piece:
     return Piece(apply)
 
 
-def _fit(parts: list[Piece], values: tuple[Any, ...]) -> bool:
+def _try(parts: list[Piece], learning_rate: float, values: tuple[Any, ...]) -> Arm | None:
     try:
-        _build(parts, 1.0, *values)
+        return _build(parts, learning_rate, *values)
     except GenaugError:
-        return False
-    return True
+        return None
 
 
 def _build(parts: list[Piece], learning_rate: float, factor: float, *values: Any) -> Arm:

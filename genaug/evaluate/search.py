@@ -31,9 +31,14 @@ class Choice:
     comparison: Comparison
 
     @property
+    def ranking(self) -> list[str]:
+        """Names of the arms by their best settings, the best first."""
+        return sorted(self.scores, key=lambda name: -max(self.scores[name]))
+
+    @property
     def best(self) -> str:
         """Name of the arm whose best setting is the best of all."""
-        return max(self.scores, key=lambda name: max(self.scores[name]))
+        return self.ranking[0]
 
 
 def choose_settings(

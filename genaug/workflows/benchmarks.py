@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from genaug.config import parse_config
 from genaug.errors import GenaugError, RecipeError, check_ranges, shorten
 from genaug.evaluate import Budget
+from genaug.evaluate.pieces import RIVAL
 from genaug.training.recipe_files import find_recipe, override, read_recipe
 
 ARMS = (
@@ -30,7 +31,8 @@ class Benchmark:
     """Fields of a benchmark's recipe.
 
     Args:
-        arms: names of arms; see `genaug.evaluate.pieces`. One that begins with "rival" does more than the rival.
+        arms: names of arms; see `genaug.evaluate.pieces`. One that begins with "rival" does more than the
+            best rival that mixes nothing in.
         classifier: "small-cnn", "small-cnn-16" (half as wide), "resnet18", "resnet32", or timm:NAME for one of timm.
         budget: of every training of a classifier.
         seeds: repetitions of every arm on the test part.
@@ -76,8 +78,9 @@ class Benchmark:
         check_ranges(self, limits)
         if not self.arms or len(set(self.arms)) < len(self.arms):
             raise GenaugError(f"arms must be at least one, none twice, got {shorten(list(self.arms))}")
-        if self.rival is not None and self.rival not in self.arms:
-            raise GenaugError(f"rival must be one of the arms, {shorten(list(self.arms))}, got {shorten(self.rival)}")
+        if self.rival is not None and (self.rival not in self.arms or RIVAL in self.rival.split("+")):
+            names = [name for name in self.arms if RIVAL not in name.split("+")]
+            raise GenaugError(f"rival must be one of the arms, {shorten(names)}, got {shorten(self.rival)}")
         if self.rival is not None and self.trials != 1:
             raise GenaugError(f"trials must be 1 where a rival is named, which leaves no search, got {self.trials}")
 

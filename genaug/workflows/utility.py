@@ -1,6 +1,7 @@
 """Is it of use? Arms are tuned on a validation part and compared on the test part, with files, a table and a plot."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,12 @@ def run_utility(
         compose_arms, pieces=pieces, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed
     )
     settings = {name: compose(name) for name in names}
-    rivals = [name for name in settings if _is_rival(name, pieces)]
+    rivals = {name: settings[name] for name in names if _is_rival(name, pieces)}
+    if benchmark.rival is not None:
+        rivals = {benchmark.rival: settings[benchmark.rival]}
     if not rivals:
-        raise GenaugError(f"arms must have at least one rival, without samples of ours, got {shorten(list(settings))}")
+        raise GenaugError(f"arms must have at least one rival, without samples of ours, got {shorten(names)}")
+    _check_built([name for name in names if RIVAL in name.split("+")], rivals, pieces, benchmark)
     options: dict[str, Any] = {
         "budget": benchmark.budget,
         "classifier": find_classifier(benchmark.classifier),
@@ -114,7 +118,7 @@ def run_utility(
     rival, favorite = benchmark.rival, None
     if rival is not None:
         pieces[RIVAL] = build_on(settings[rival][0], budget=benchmark.budget)
-        arms = {name: compose(name)[0] for name in names}
+        found = {name: compose(name)[0] for name in names}
     else:
         search: Callable[..., Choice] = partial(
             choose_settings,
@@ -124,18 +128,19 @@ def run_utility(
             split_seed=benchmark.seed,
             **options,
         )
-        chosen = search({name: settings[name] for name in rivals}, output=target / "rivals.json")
+        chosen = search(rivals, output=target / "rivals.json")
         print_choice(chosen, "rivals", train=train, fraction=benchmark.validation_fraction)
         rival, found = chosen.best, dict(chosen.arms)
-        pieces[RIVAL] = build_on(found[rival], budget=benchmark.budget)
+        bases = [name for name in chosen.ranking if chosen.arms[name].source is None]
+        if bases:
+            pieces[RIVAL] = build_on(chosen.arms[bases[0]], budget=benchmark.budget)
         rest = {name: compose(name) for name in names if name not in rivals}
         if rest:
             ours = search(rest, output=target / "ours.json")
             print_choice(ours, "arms with samples", train=train, fraction=benchmark.validation_fraction)
             found |= ours.arms
-            synthetic = [name for name in ours.scores if is_synthetic(name, pieces)]
-            favorite = max(synthetic, key=lambda name: max(ours.scores[name]), default=None)
-        arms = {name: found[name] for name in names}
+            favorite = next((name for name in ours.ranking if is_synthetic(name, pieces)), None)
+    arms = {name: found[name] for name in names}
     comparison = compare_arms(
         arms,
         train=train,
@@ -185,6 +190,22 @@ def load_train_and_test(
 
 def _seeds(benchmark: Benchmark, count: int) -> range:
     return range(benchmark.seed, benchmark.seed + count)
+
+
+def _check_built(
+    names: list[str], rivals: Mapping[str, Sequence[Arm]], pieces: Mapping[str, Piece], benchmark: Benchmark
+) -> None:
+    """Raise a `GenaugError` if one of the arms `names` cannot be built on one that the search may find."""
+    bases = {name: [arm for arm in tried if arm.source is None] for name, tried in rivals.items()}
+    if names and not any(bases.values()):
+        raise GenaugError(f"arm {names[0]!r} needs a rival that mixes nothing in, got {shorten(list(rivals))}")
+    for name, (rival, tried) in itertools.product(names, bases.items()):
+        for base in tried:
+            built = {**pieces, RIVAL: build_on(base, budget=benchmark.budget)}
+            try:
+                compose_arms(name, built, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed)
+            except GenaugError as problem:
+                raise GenaugError(f"arm {name!r} cannot be built on {rival!r}: {problem}") from None
 
 
 def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:

@@ -23,7 +23,8 @@ COLUMNS = {  # heading -> metric
 def print_choice(choice: Choice, kind: str, *, train: LabeledImages, fraction: float) -> None:
     """Print what each arm's settings gave on the validation part."""
     table = make_table("arm", "best", "of", title=f"{kind}, on {fraction:g} of the {len(train)} training images")
-    for name, scores in sorted(choice.scores.items(), key=lambda item: -max(item[1])):
+    for name in choice.ranking:
+        scores = choice.scores[name]
         table.add_row(name, f"{100 * max(scores):.1f}", " ".join(f"{100 * score:.1f}" for score in scores))
     Console().print(table)
 
@@ -68,16 +69,16 @@ def is_synthetic(name: str, pieces: Mapping[str, Piece]) -> bool:
 def sentences(comparison: Comparison, pieces: Mapping[str, Piece], *, favorite: str | None = None) -> list[str]:
     """Return a sentence on each arm with samples of ours; where the interval holds 0 it claims nothing.
 
-    All but the favorite, the best of them on validation images, are marked as exploratory: the best of several
-    intervals is no 95 % interval.
+    The best of several intervals is no 95 % interval, so all of several arms but the favorite, the best of them on
+    validation images, are marked as exploratory.
     """
     words = {"gain": "raises", "loss": "lowers"}
+    arms = [arm for arm in comparison.arms if arm != comparison.rival and is_synthetic(arm, pieces)]
+    other = f"one of {len(arms)} arms" if favorite is None else f"on validation images {favorite} was better"
     found = []
-    for arm in comparison.arms:
-        if arm == comparison.rival or not is_synthetic(arm, pieces):
-            continue
+    for arm in arms:
         gap = comparison.difference(arm)
-        note = "" if favorite in (None, arm) else f" (exploratory: on validation images {favorite} was better)"
+        note = "" if arm == favorite or len(arms) == 1 else f" (exploratory: {other})"
         change = words.get(gap.verdict)
         start = f"{arm} {change} balanced accuracy over" if change else f"{arm}: no measurable difference to"
         found.append(f"{start} {comparison.rival}: {_interval(vars(gap))} points{note}.")

@@ -1,6 +1,7 @@
 """Arms by name, and the settings of each that are tried."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torchvision.transforms import v2
 from genaug import GenaugError
 from genaug.evaluate import Arm, Budget
 from genaug.evaluate.losses import Deferred, EffectiveNumber, Focal, LogitAdjusted
-from genaug.evaluate.pieces import RATES, Piece, compose_arms, rival_pieces
+from genaug.evaluate.pieces import RATES, Piece, build_on, compose_arms, rival_pieces
 from genaug.spec import DataSpec
 
 PIECES = rival_pieces(DataSpec(3, 40, 24, ("a", "b")))
@@ -101,3 +102,18 @@ def test_values_that_do_not_fit_together_are_not_tried() -> None:
     assert {arm.weight for arm in arms} == {1.0}
     with pytest.raises(GenaugError, match="trials must be from 1 to 24"):
         compose_arms("mixup+light", {**PIECES, "light": light}, trials=25, budget=BUDGET)
+
+
+def test_a_setting_is_tried_once() -> None:
+    vary = Piece(lambda arm, weight: replace(arm, weight=weight), (1.0, 0.3, 0.1))
+    fix = Piece(lambda arm, weight: replace(arm, weight=weight), (0.5, 0.2))
+    with pytest.raises(GenaugError, match="trials must be from 1 to 16"):
+        compose_arms("vary+fix", {**PIECES, "vary": vary, "fix": fix}, trials=17, budget=BUDGET)
+
+
+def test_learning_rates_vary_around_that_of_the_arm_built_on() -> None:
+    base = Arm(balanced=True, learning_rate=4 * BUDGET.learning_rate)
+    pieces = {**PIECES, "rival": build_on(base, budget=BUDGET)}
+    arms = compose_arms("rival+mixup", pieces, trials=8 * 3, budget=BUDGET)
+    assert {round(arm.learning_rate / base.learning_rate, 6) for arm in arms} == set(RATES)
+    assert all(arm.balanced and arm.mix is not None for arm in arms)

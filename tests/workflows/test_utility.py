@@ -14,7 +14,9 @@ from genaug import DataError, DataSpec, GenaugError, RecipeError, SampleBank, ba
 from genaug.cli import app
 from genaug.data import LabeledImages, load_data
 from genaug.evaluate import Arm, Comparison, Difference
+from genaug.evaluate.makers import Smote
 from genaug.evaluate.pieces import build_on, compose_arms, rival_pieces
+from genaug.evaluate.search import Choice
 from genaug.training.recipe_files import list_recipes
 from genaug.workflows import utility
 from genaug.workflows.benchmarks import ARMS, Benchmark, load_benchmark
@@ -155,6 +157,29 @@ def test_samples_on_top_of_the_rival_that_was_found(recipe, digits, tmp_path) ->
     assert named["mixup"].items() <= named["rival+replay"].items()
 
 
+def test_what_a_named_rival_refuses_is_refused_before_anything_is_replaced(digits, tmp_path) -> None:
+    train, test = digits
+    given = {"data": train, "test": test, "output": tmp_path / "out"}
+    run('arms=["plain"]', "rival=plain", **given)
+    before = (tmp_path / "out" / "results.json").read_text()
+    with pytest.raises(GenaugError, match="needs a rival that mixes nothing in"):
+        run('arms=["plain", "smote", "rival+replay"]', "rival=smote", **given, overwrite=True)
+    assert (tmp_path / "out" / "results.json").read_text() == before
+
+
+def test_a_rival_with_samples_of_its_own_is_not_built_on(digits, tmp_path, monkeypatch) -> None:
+    train, test = digits
+    best = Choice({"smote": Arm(source=Smote()), "flips": Arm(balanced=True)}, {"smote": [0.9], "flips": [0.8]}, None)
+    search = utility.choose_settings
+    monkeypatch.setattr(
+        utility, "choose_settings", lambda arms, **rest: best if "smote" in arms else search(arms, **rest)
+    )
+    result = run('arms=["flips", "smote", "rival+replay"]', data=train, test=test, output=tmp_path / "out")
+    assert result.rival == "smote"
+    assert result.settings["arms"]["rival+replay"]["source"].startswith("Replay")
+    assert result.settings["arms"]["rival+replay"]["balanced"] == "True"
+
+
 def test_a_changed_recipe_is_no_resumption(recipe, digits, tmp_path) -> None:
     train, test = digits
     changes = 'arms=["plain", "genaug"]', f"generator={recipe}", "rival=plain"
@@ -237,11 +262,15 @@ def test_what_is_said_of_samples_claims_no_more_than_the_interval() -> None:
     runs = [{"arm": arm, "seed": 0} for arm in ("plain", *gaps)]
     pieces = {"genaug": model_pieces(Benchmark(), bank=None, cache=Path("."))["replay"]}
     pieces["genaug"] = type(pieces["genaug"])(pieces["genaug"].apply, synthetic=True)
-    assert sentences(Found("plain", ("a",), [0], {}, runs), pieces) == [
-        "genaug raises balanced accuracy over plain: +2.0 (+1.0 to +3.0) points.",
-        "flips+genaug lowers balanced accuracy over plain: -2.0 (-3.0 to -1.0) points.",
-        "class-balanced+genaug: no measurable difference to plain: +1.0 (-1.0 to +3.0) points.",
+    found = Found("plain", ("a",), [0], {}, runs)
+    note = " (exploratory: one of 3 arms)."
+    assert sentences(found, pieces) == [
+        "genaug raises balanced accuracy over plain: +2.0 (+1.0 to +3.0) points" + note,
+        "flips+genaug lowers balanced accuracy over plain: -2.0 (-3.0 to -1.0) points" + note,
+        "class-balanced+genaug: no measurable difference to plain: +1.0 (-1.0 to +3.0) points" + note,
     ]
+    single = Found("plain", ("a",), [0], {}, runs[:2])
+    assert sentences(single, pieces) == ["genaug raises balanced accuracy over plain: +2.0 (+1.0 to +3.0) points."]
     first, *others = sentences(Found("plain", ("a",), [0], {}, runs), pieces, favorite="genaug")
     assert first == "genaug raises balanced accuracy over plain: +2.0 (+1.0 to +3.0) points."
     assert all("points (exploratory: on validation images genaug was better)." in line for line in others)
@@ -266,6 +295,13 @@ def test_what_is_said_of_samples_claims_no_more_than_the_interval() -> None:
         (['arms=["plain", "until"]'], GenaugError, "until says how images are mixed in; what brings them in"),
         (['arms=["plain", "flips+rival"]'], GenaugError, "must be the first piece of an arm"),
         (['arms=["rival+crops"]'], GenaugError, "arms must have at least one rival"),
+        (['arms=["rival+crops"]', "rival=rival+crops"], RecipeError, r"rival: must be one of the arms, \[\], got"),
+        (['arms=["smote", "rival+replay"]'], GenaugError, "arm 'rival\\+replay' needs a rival that mixes nothing in"),
+        (
+            ['arms=["flips", "mixup", "rival+replay+weight"]'],
+            GenaugError,
+            r"arm 'rival\+replay\+weight' cannot be built on 'mixup': weight must be 1",
+        ),
         (["trials=9"], GenaugError, "trials must be from 1 to 8"),
     ],
 )
@@ -291,9 +327,12 @@ def test_shipped_benchmarks_can_be_run(name, tmp_path) -> None:
     found = load_benchmark(name)
     spec = DataSpec(3, 32, 32, tuple("abcdefghij"))
     pieces = {**rival_pieces(spec), **model_pieces(found, bank=None, cache=tmp_path)}
-    pieces["rival"] = build_on(Arm(), budget=found.budget)
-    arms = [compose_arms(arm, pieces, trials=found.trials, budget=found.budget) for arm in found.arms]
-    assert {len(settings) for settings in arms} == {found.trials}
+    rivals = [arm for arm in found.arms if "rival" not in arm]
+    for base in [Arm(), *(compose_arms(arm, pieces, trials=1, budget=found.budget)[0] for arm in rivals)]:
+        if base.source is None:
+            pieces["rival"] = build_on(base, budget=found.budget)
+            arms = [compose_arms(arm, pieces, trials=found.trials, budget=found.budget) for arm in found.arms]
+            assert {len(settings) for settings in arms} == {found.trials}
     assert find_classifier(found.classifier)
 
 
