@@ -19,7 +19,7 @@ DEFAULT: dict[str, Any] = {"target": "median", "cap": 5.0}  # as `MixedDataset` 
 USES: dict[str, tuple[dict[str, Any], ...]] = {  # field of an `Arm` -> what is set, and what else to try
     "weight": ({"weight": 0.3}, {"weight": 0.1}),
     "until": ({"until": 0.7}, {"until": 0.5}),
-    "replace": ({"replace": 0.2}, {"replace": 0.1}),
+    "replace": ({"replace": 0.2}, {"replace": 0.5}, {"replace": 0.1}),
     "fraction": ({"fraction": 0.2}, {"fraction": 0.4}),
     "cap": ({"cap": 2.0}, {"cap": 1.0}),
 }
