@@ -139,13 +139,13 @@ class Trained:
             return self._generate(train, wanted, seed=seed, device=device)
         text = json.dumps([list(self.filters), wanted, self.classifier_steps])
         name = f"{self._key(train.fingerprint(), seed)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        with _open(self.cache) as folder, explain_write_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder / name}.lock"):
-                if not (folder / name).is_dir():  # which is written whole
-                    bank = self._generate(train, wanted, seed=seed, device=device)
-                    bank.export(folder / name, format="bank")
-            return SampleBank.open(folder / name)
+        output = expand(self.cache) / name
+        with explain_write_errors(output.parent):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{output}.lock"):
+                if not output.is_dir():  # which is written whole
+                    self._generate(train, wanted, seed=seed, device=device).export(output, format="bank")
+        return SampleBank.open(output)
 
     def _generate(self, train: LabeledImages, counts: list[int], *, seed: int, device: torch.device) -> SampleBank:
         model = self.fit(train, seed=seed, device=device)

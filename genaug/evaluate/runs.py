@@ -147,8 +147,8 @@ def describe_arm(arm: Arm) -> dict[str, str]:
 def describe(value: Any) -> str:
     """Return a value in words, without addresses in memory; a bank or model with the hash of what it holds."""
     if isinstance(value, SampleBank):
-        pixels = value.images(torch.arange(len(value))).numpy()
-        return f"bank {value.provenance.images_sha256 or hashlib.sha256(pixels.tobytes()).hexdigest()}"
+        known = value.provenance.images_sha256  # none of a bank in memory
+        return f"bank {known or hashlib.sha256(value.images(range(len(value))).numpy().tobytes()).hexdigest()}"
     if isinstance(value, nn.Module) and hasattr(value, "sample"):
         return f"model of family {name_source(value)} {hash_source(value)}"
     if isinstance(value, type):

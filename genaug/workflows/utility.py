@@ -1,6 +1,5 @@
 """Is it of use? Arms are tuned on a validation part and compared on the test part, with files, a table and a plot."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from genaug.data import LabeledImages, load_data
 from genaug.data.splits import count_indices
 from genaug.devices import choose_device
 from genaug.errors import GenaugError, shorten
-from genaug.evaluate import Arm, Comparison, compare_arms
+from genaug.evaluate import Arm, Budget, Comparison, compare_arms
 from genaug.evaluate.parts import check_classes, check_parts, find_shared
 from genaug.evaluate.pieces import RIVAL, Piece, build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
@@ -48,9 +47,9 @@ def run_utility(
     """Tune arms on a validation part, compare them on the test part, and write and print what was found.
 
     The settings of the rivals, and which of them is the rival, are fixed first, from the training part alone. Then
-    those of arms with samples of ours are: "rival+genaug" brings samples to the rival, with the settings found for it.
-    At last every arm is trained on the whole training part, for every seed, and tested. A benchmark that names its
-    rival leaves the search out.
+    those of arms with samples of ours are: "rival+genaug" brings samples to the best rival that mixes nothing in, with
+    the settings found for it. At last every arm is trained on the whole training part, for every seed, and tested. A
+    benchmark that names its rival leaves the search out.
 
     Args:
         benchmark: which arms, classifier, budget and generator.
@@ -92,20 +91,21 @@ def run_utility(
         drop_shared=drop_shared,
     )
     pieces = {**rival_pieces(train.spec), **model_pieces(benchmark, bank=bank, cache=target / "generators")}
-    pieces[RIVAL] = build_on(Arm(), budget=benchmark.budget)  # until it is known
     names = list(benchmark.arms)
     if bank is not None and not any(OURS in name.split("+") for name in names):
         names += [f"class-balanced+{OURS}"]
     compose = partial(
         compose_arms, pieces=pieces, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed
     )
-    settings = {name: compose(name) for name in names}
-    rivals = {name: settings[name] for name in names if _is_rival(name, pieces)}
+    built = [name for name in names if RIVAL in name.split("+")]  # once the rival is known
+    settings = {name: compose(name) for name in names if name not in built}
+    rivals = {name: tried for name, tried in settings.items() if _is_rival(name, pieces)}
     if benchmark.rival is not None:
         rivals = {benchmark.rival: settings[benchmark.rival]}
     if not rivals:
         raise GenaugError(f"arms must have at least one rival, without samples of ours, got {shorten(names)}")
-    _check_built([name for name in names if RIVAL in name.split("+")], rivals, pieces, benchmark)
+    for name in built:
+        _check_built(name, rivals, compose, benchmark.budget, pieces)
     options: dict[str, Any] = {
         "budget": benchmark.budget,
         "classifier": find_classifier(benchmark.classifier),
@@ -193,24 +193,26 @@ def _seeds(benchmark: Benchmark, count: int) -> range:
 
 
 def _check_built(
-    names: list[str], rivals: Mapping[str, Sequence[Arm]], pieces: Mapping[str, Piece], benchmark: Benchmark
+    name: str,
+    rivals: Mapping[str, Sequence[Arm]],
+    compose: Callable[..., Sequence[Arm]],
+    budget: Budget,
+    pieces: Mapping[str, Piece],
 ) -> None:
-    """Raise a `GenaugError` if one of the arms `names` cannot be built on one that the search may find."""
-    bases = {name: [arm for arm in tried if arm.source is None] for name, tried in rivals.items()}
-    if names and not any(bases.values()):
-        raise GenaugError(f"arm {names[0]!r} needs a rival that mixes nothing in, got {shorten(list(rivals))}")
-    for name, (rival, tried) in itertools.product(names, bases.items()):
-        for base in tried:
-            built = {**pieces, RIVAL: build_on(base, budget=benchmark.budget)}
-            try:
-                compose_arms(name, built, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed)
-            except GenaugError as problem:
-                raise GenaugError(f"arm {name!r} cannot be built on {rival!r}: {problem}") from None
+    """Raise a `GenaugError` if the arm cannot be built on one that the search may find."""
+    bases = [(rival, arm) for rival, tried in rivals.items() for arm in tried if arm.source is None]
+    if not bases:
+        raise GenaugError(f"arm {name!r} needs a rival that mixes nothing in, got {shorten(list(rivals))}")
+    for rival, base in bases:
+        try:
+            compose(name, pieces={**pieces, RIVAL: build_on(base, budget=budget)})
+        except GenaugError as problem:
+            raise GenaugError(f"arm {name!r} cannot be built on {rival!r}: {problem}") from None
 
 
 def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:
     own = [pieces[part] for part in name.split("+") if part in pieces]
-    return RIVAL not in name.split("+") and not any(piece.synthetic or piece.control for piece in own)
+    return not any(piece.synthetic or piece.control for piece in own)
 
 
 def _prepare(target: Path, *, resume: bool, overwrite: bool) -> None:
