@@ -66,17 +66,19 @@ def test_images_on_a_gpu_come_back_there(form, model_on, models):
     dtype=st.sampled_from([torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]),
     p=st.floats(0, 1),
     strength=st.floats(0, 1),
+    keep_residual=st.booleans(),
     seed=st.integers(0, 2**62),
     resize=st.none() | st.tuples(st.integers(1, 24), st.integers(1, 24)),
     channels=st.sampled_from([1, 3, 4]),
     labeled=st.booleans(),
 )
-def test_any_image_any_settings(shape, dtype, p, strength, seed, resize, channels, labeled, gray):
+def test_any_image_any_settings(shape, dtype, p, strength, keep_residual, seed, resize, channels, labeled, gray):
     height, width = resize or (8, 8)
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(*shape, channels, height, width, generator=generator, dtype=torch.float64)
     images = (images * 255).to(dtype) if dtype == torch.uint8 else images.to(dtype)
-    transform = LatentJitter(gray, strength=strength, p=p, resize=resize is not None, channels="convert")
+    options = {"strength": strength, "keep_residual": keep_residual, "resize": resize is not None}
+    transform = LatentJitter(gray, p=p, channels="convert", **options)
     count = images[..., 0, 0, 0].numel()
     labels = torch.randint(0, 3, (count,), generator=generator) if labeled else None
     before = images.clone()

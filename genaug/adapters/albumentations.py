@@ -197,6 +197,8 @@ class LatentJitter(ModelTransform):
     Args:
         model: a model with `vary`, or what `genaug.load` takes.
         strength: from 0, the reconstruction, to 1, a new sample.
+        keep_residual: the image moves by as much as its reconstruction does, x + vary(x) - vary(x, strength=0), so that
+            what the model cannot draw, such as fine detail and noise, stays; the model runs twice.
         p: probability of changing the images of a call.
         label_key: name of the argument of the call with the class index, see `ModelTransform`.
         resize: take images of any size: to the model's and back.
@@ -219,15 +221,23 @@ class LatentJitter(ModelTransform):
         model: Model | UnsavedModel | str | Path,
         *,
         strength: float = 0.3,
+        keep_residual: bool = False,
         p: float = 0.5,
         label_key: str | None = None,
         resize: bool = False,
         channels: Channels = "match",
         sha256: str | None = None,
     ) -> None:
-        operation = Vary(_unwrap(model), strength=strength, resize=resize, channels=channels, sha256=sha256)
+        operation = Vary(
+            _unwrap(model),
+            strength=strength,
+            keep_residual=keep_residual,
+            resize=resize,
+            channels=channels,
+            sha256=sha256,
+        )
         super().__init__(operation, p=p, label_key=label_key)
-        self.strength = operation.strength
+        self.strength, self.keep_residual = operation.strength, operation.keep_residual
 
 
 class Reconstruct(ModelTransform):

@@ -129,6 +129,8 @@ class LatentJitter(ModelAugmentation):
     Args:
         model: a model with `vary`, or what `genaug.load` takes.
         strength: from 0, the reconstruction, to 1, a new sample.
+        keep_residual: the image moves by as much as its reconstruction does, x + vary(x) - vary(x, strength=0), so that
+            what the model cannot draw, such as fine detail and noise, stays; the model runs twice.
         p: probability of changing an image, for each image of a batch on its own.
         same_on_batch: change all images of a batch or none, and with the same noise.
         keepdim: return (C, H, W) for (C, H, W), not (1, C, H, W).
@@ -152,19 +154,20 @@ class LatentJitter(ModelAugmentation):
         model: Model | str | Path,
         *,
         strength: float = 0.3,
+        keep_residual: bool = False,
         p: float = 0.5,
         same_on_batch: bool = False,
         keepdim: bool = False,
         resize: bool = False,
         channels: Channels = "match",
     ) -> None:
-        operation = Vary(model, strength=strength, resize=resize, channels=channels)
+        operation = Vary(model, strength=strength, keep_residual=keep_residual, resize=resize, channels=channels)
         super().__init__(operation, p=p, same_on_batch=same_on_batch, keepdim=keepdim)
-        self.strength = strength
+        self.strength, self.keep_residual = strength, operation.keep_residual
 
     def extra_repr(self) -> str:
-        """Return what is shown of the model and the strength."""
-        return f"{super().extra_repr()}, strength={self.strength}"
+        """Return what is shown of the model and its use."""
+        return f"{super().extra_repr()}, strength={self.strength}, keep_residual={self.keep_residual}"
 
 
 class Reconstruct(ModelAugmentation):

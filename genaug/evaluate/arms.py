@@ -37,6 +37,8 @@ class Arm:
             It must be made from the training part alone.
         target: total per class that synthetic images fill up to; see `genaug.balance`.
         cap: synthetic images per real one, at most.
+        every: synthetic images of every class that has real ones, in place of what `target` and `cap` say; so they tell
+            nothing about the class.
         weight: of the loss of a synthetic image; of a real one it is 1.
         fraction: share of synthetic images in each batch, above 0 and below 1.
         replace: probability that a synthetic image takes the place of a real one.
@@ -55,6 +57,7 @@ class Arm:
     source: Any = None
     target: Target = "median"
     cap: float = 5.0
+    every: int | None = None
     weight: float = 1.0
     fraction: float | None = None
     replace: float | None = None
@@ -65,6 +68,8 @@ class Arm:
         check_share(self.until, name="until")
         if self.learning_rate is not None:
             _check_rate(self.learning_rate)
+        if self.every is not None and (type(self.every) is not int or self.every < 1):
+            raise GenaugError(f"every must be an integer of at least 1, got {shorten(self.every)}")
         for name in ("fraction", "replace"):
             value = getattr(self, name)
             if value is not None and not 0 < check_share(value, name=name) < 1:

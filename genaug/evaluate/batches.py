@@ -112,21 +112,24 @@ def _mix(arm: Arm, train: LabeledImages, *, seed: int, device: torch.device) -> 
     if arm.source is None:
         return None
     source, counts = arm.source, balance(train.counts, target=arm.target, cap=arm.cap)
+    if arm.every is not None:
+        counts = [arm.every if there else 0 for there in train.counts]
     if not sum(counts):
         return None
     if callable(source) and not hasattr(source, "sample"):
         source = source(train, counts, seed=seed, device=device)
-    return MixedDataset(train, source, target=_totals(source, train, counts), cap=arm.cap, seed=seed)
+    totals = _totals(source, train, counts, arm)
+    return MixedDataset(train, source, target=totals, cap=max(totals), seed=seed)
 
 
-def _totals(source: Any, train: LabeledImages, counts: list[int]) -> list[int]:
+def _totals(source: Any, train: LabeledImages, counts: list[int], arm: Arm) -> list[int]:
     """Return how many images of each class there are to be, which are the real ones where a bank has none."""
-    totals = [real + extra for real, extra in zip(train.counts, counts, strict=True)]
-    if not isinstance(source, SampleBank):
-        return totals
-    there = [source.counts[index] for index in match_classes(train.spec.class_names, source.spec)]
-    missing = [index for index, extra in enumerate(counts) if extra and not there[index]]
-    if missing:
-        names = shorten([train.classes[index] for index in missing])
-        warnings.warn(f"the bank has no samples of {names}, so none are mixed in", DataWarning, stacklevel=5)
-    return [real if index in missing else totals[index] for index, real in enumerate(train.counts)]
+    if isinstance(source, SampleBank):
+        there = [source.counts[index] for index in match_classes(train.spec.class_names, source.spec)]
+        missing = [name for name, extra, own in zip(train.classes, counts, there, strict=True) if extra and not own]
+        if missing:
+            text = f"the bank has no samples of {shorten(missing)}, so none are mixed in"
+            warnings.warn(text, DataWarning, stacklevel=5)
+        few = arm.every is not None  # then all that there are will do; else some repeat
+        counts = [min(extra, own) if few else own and extra for extra, own in zip(counts, there, strict=True)]
+    return [real + extra for real, extra in zip(train.counts, counts, strict=True)]

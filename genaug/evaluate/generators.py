@@ -32,6 +32,7 @@ from genaug.storage import expand, explain_write_errors
 from genaug.training import Recipe, load_recipe
 from genaug.training import train as train_model
 from genaug.training.run_folder import MODEL
+from genaug.transforms.operations import Vary
 from genaug.zoo import load
 
 
@@ -172,6 +173,7 @@ class Variations:
     Args:
         trained: the model; it must be able to `vary`, and have no filters.
         strength: from 0, reconstructions, to 1, new samples.
+        keep_residual: keep what the model cannot draw; see `genaug.transforms.LatentJitter`.
 
     Raises:
         GenaugError: a model that cannot vary images, or filters, or a strength out of range.
@@ -183,6 +185,7 @@ class Variations:
 
     trained: Trained
     strength: float = 0.3
+    keep_residual: bool = False
 
     def __post_init__(self) -> None:
         check_share(self.strength, name="strength")
@@ -197,12 +200,12 @@ class Variations:
         """
         wanted = check_counts(counts, train)
         model = self.trained.fit(train, seed=seed, device=device)
+        change = Vary(model, strength=self.strength, keep_residual=self.keep_residual)
 
         def vary(index: int, count: int) -> Tensor:
             rows = pass_over(train, index, count, seed=seed)
             seeds = draw_seeds(count, make_generator(seed, "variations", index))
-            images, labels = train.images[rows], train.labels[rows]
-            return to_uint8(model.vary(images, labels, strength=self.strength, seeds=seeds))
+            return to_uint8(change(train.images[rows], train.labels[rows], seeds))
 
         return gather(self, train, wanted, seed=seed, draw=vary)
 

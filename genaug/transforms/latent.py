@@ -17,6 +17,8 @@ class LatentJitter(ModelTransform):
     Args:
         model: a model with `vary`, or what `genaug.load` takes.
         strength: from 0, the reconstruction, to 1, a new sample.
+        keep_residual: the image moves by as much as its reconstruction does, x + vary(x) - vary(x, strength=0), so that
+            what the model cannot draw, such as fine detail and noise, stays; the model runs twice.
         p: probability of changing an image, for each image of a batch on its own.
         labels_getter: where the labels are, see `ModelTransform`.
         resize: take images of any size, see `ModelTransform`.
@@ -37,14 +39,15 @@ class LatentJitter(ModelTransform):
         model: Model | str | Path,
         *,
         strength: float = 0.3,
+        keep_residual: bool = False,
         p: float = 0.5,
         labels_getter: LabelsGetter = "default",
         resize: bool = False,
         channels: Channels = "match",
     ) -> None:
-        operation = Vary(model, strength=strength, resize=resize, channels=channels)
+        operation = Vary(model, strength=strength, keep_residual=keep_residual, resize=resize, channels=channels)
         super().__init__(operation, p=p, labels_getter=labels_getter)
-        self.strength = strength
+        self.strength, self.keep_residual = strength, operation.keep_residual
 
 
 class Reconstruct(ModelTransform):

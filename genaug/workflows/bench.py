@@ -15,8 +15,10 @@ from genaug.data import load_data
 from genaug.errors import GenaugError, shorten
 from genaug.images import to_uint8
 from genaug.mixing import MixedDataset
+from genaug.models.running import draw_seeds
 from genaug.seeding import make_generator
 from genaug.spec import DataSpec
+from genaug.transforms.operations import Vary
 from genaug.workflows.bench_arms import bench_arms
 from genaug.workflows.bench_denoise import bench_denoise
 from genaug.workflows.bench_engine import bench_engine
@@ -117,12 +119,12 @@ def bench_jitter(repeats: int) -> list[Row]:
         found = judge.predict(to_uint8(images).flatten(1).numpy() / 16.0)
         return f"{100 * float((found == test.labels.numpy()).mean()):.1f} %"
 
-    table = Table("strength", "with labels", "without", title=f"class kept (real images: {share(test.images)})")
+    ways = {"with labels": (test.labels, False), "+ residual": (test.labels, True), "without": (None, False)}
+    seeds = draw_seeds(len(test), make_generator(0, "jitter"))
+    table = Table("strength", *ways, title=f"class kept (real images: {share(test.images)})")
     for strength in (0.0, 0.3, 0.5, 0.7, 1.0):
-        shares = [
-            share(model.vary(test.images, labels, strength=strength, generator=make_generator(0, "jitter")))
-            for labels in (test.labels, None)
-        ]
+        changes = {keep: Vary(model, strength=strength, keep_residual=keep) for keep in (False, True)}
+        shares = [share(changes[keep](test.images, labels, seeds)) for labels, keep in ways.values()]
         table.add_row(f"{strength:g}", *shares)
     Console().print(table)
     return []

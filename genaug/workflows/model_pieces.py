@@ -22,15 +22,18 @@ USES: dict[str, tuple[dict[str, Any], ...]] = {  # field of an `Arm` -> what is 
     "replace": ({"replace": 0.2}, {"replace": 0.5}, {"replace": 0.1}),
     "fraction": ({"fraction": 0.2}, {"fraction": 0.4}),
     "cap": ({"cap": 2.0}, {"cap": 1.0}),
+    "every": ({"every": 2000},),
 }
 STRENGTHS = 0.3, 0.1, 0.6  # of variations
+STRENGTHS_OF_RESIDUAL = 1.0, 0.6  # of those that keep what the model cannot draw
 
 
 def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) -> dict[str, Piece]:
     """Return the pieces that bring in images, by name, and those that say how they are used.
 
     Pieces that need a generator are among them only where the benchmark has one: "genaug", its samples;
-    "genaug-unfiltered", where it has filters; "genaug-jitter", real images that it varies; "latent-smote".
+    "genaug-unfiltered", where it has filters; "genaug-jitter", real images that it varies; "genaug-residual", the same
+    with what it cannot draw kept; "latent-smote".
 
     Args:
         benchmark: names the recipe of the generator.
@@ -57,9 +60,8 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
         if benchmark.filters:
             pieces["genaug-unfiltered"] = _source(lambda: trained, *own, synthetic=True)
         if _can(trained, "vary"):
-            pieces["genaug-jitter"] = Piece(
-                lambda arm, strength: _add(arm, Variations(trained, strength), DEFAULT), STRENGTHS, synthetic=True
-            )
+            pieces["genaug-jitter"] = _variations(trained, STRENGTHS)
+            pieces["genaug-residual"] = _variations(trained, STRENGTHS_OF_RESIDUAL, keep_residual=True)
         if _can(trained, "encode", "decode"):
             pieces["latent-smote"] = _source(lambda: LatentSmote(trained), DEFAULT, {**DEFAULT, "weight": 0.3})
     if bank is not None:
@@ -74,6 +76,13 @@ def _can(trained: Trained, *methods: str) -> bool:
 
 def _source(make: Callable[[], Any], *uses: dict[str, Any], **kind: bool) -> Piece:
     return Piece(lambda arm, use: _add(arm, make(), use), uses, **kind)
+
+
+def _variations(trained: Trained, strengths: tuple[float, ...], **options: bool) -> Piece:
+    def apply(arm: Arm, strength: float) -> Arm:
+        return _add(arm, Variations(trained, strength, **options), DEFAULT)
+
+    return Piece(apply, strengths, synthetic=True)
 
 
 def _add(arm: Arm, source: Any, use: dict[str, Any]) -> Arm:

@@ -37,9 +37,9 @@ def preview_transforms(
 ) -> list[Path]:
     """Write a picture for each transform that the model can be used in, with an image of each of up to 8 classes.
 
-    `LatentJitter.png` has inputs beside outputs at strengths 0 (what `Reconstruct` gives), 0.25, 0.5 and 1;
-    `LatentMix.png` an image, four mixtures on the way, and another image of the same class; `ReplaceWithSynthetic.png`
-    images beside samples that may take their place.
+    `LatentJitter.png` has inputs beside outputs at strengths 0 (what `Reconstruct` gives), 0.25, 0.5 and 1, and at the
+    last two with the residual kept; `LatentMix.png` an image, four mixtures on the way, and another image of the same
+    class; `ReplaceWithSynthetic.png` images beside samples that may take their place.
 
     Args:
         model: what `genaug.load` takes.
@@ -109,10 +109,14 @@ def _draw_jitter(model: Model, images: LabeledImages, seed: int) -> tuple[dict[s
     rows = _pick(images, seed, 1)[:, 0]
     chosen, labels = images.images[rows], images.labels[rows]
     columns = {"input": chosen}
-    for strength in STRENGTHS:  # with the same noise, so that a row shows one way out of the image
-        seeds = torch.tensor([derive_seed(seed, "preview", row) for row in range(len(rows))])
-        conditions = labels if model.spec.num_classes else None
+    # with the same noise, so that a row shows one way out of the image
+    seeds = torch.tensor([derive_seed(seed, "preview", row) for row in range(len(rows))])
+    conditions = labels if model.spec.num_classes else None
+    for strength in STRENGTHS:
         columns[f"{strength:g}"] = to_uint8(Vary(model, strength=strength)(chosen, conditions, seeds))
+    for strength in STRENGTHS[-2:]:
+        change = Vary(model, strength=strength, keep_residual=True)
+        columns[f"{strength:g} + residual"] = to_uint8(change(chosen, conditions, seeds))
     return columns, rows
 
 

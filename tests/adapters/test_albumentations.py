@@ -92,6 +92,7 @@ def runs_of(model: VAE) -> tuple[list[int], Any]:
 
 TRANSFORMS: dict[str, Callable[..., ModelTransform]] = {
     "jitter": lambda model, **options: LatentJitter(model, strength=0.5, **{"p": 1.0, **options}),
+    "residual": lambda model, **options: LatentJitter(model, keep_residual=True, **{"p": 1.0, **options}),
     "reconstruct": lambda model, **options: Reconstruct(model, **options),
 }
 
@@ -145,12 +146,13 @@ def test_p_0_changes_nothing_and_runs_no_network(make, gray):
 
 @each_transform
 def test_p_is_the_share_of_calls_that_change_the_image(make, gray):
-    image, pipeline = levels(8, 8), A.Compose([make(gray, p=0.3)], seed=0)
+    transform = make(gray, p=0.3)
+    image, pipeline = levels(8, 8), A.Compose([transform], seed=0)
     runs, hook = runs_of(gray)
     changed = sum(not np.array_equal(pipeline(image=image)["image"], image) for _ in range(200))
     hook.remove()
     assert 35 < changed < 85  # 60 with a standard deviation of 6.5
-    assert runs == [1] * changed
+    assert runs == [1] * changed * (2 if getattr(transform, "keep_residual", False) else 1)
 
 
 @pytest.mark.parametrize("image", [levels(8, 8), floats(8, 8, 1)], ids=["uint8", "float32"])
@@ -334,6 +336,7 @@ def make_pipeline(model: Any) -> A.Compose:
     transforms = [
         A.HorizontalFlip(p=0.5),
         LatentJitter(model, strength=0.4, p=0.8, label_key="label", resize=True, channels="convert"),
+        LatentJitter(model, keep_residual=True, label_key="label", resize=True, channels="convert"),
         Reconstruct(model, p=0.6, resize=True, channels="convert"),
     ]
     return A.Compose(transforms, seed=7)
@@ -359,12 +362,13 @@ def test_to_dict_and_from_dict(path):
         "model": str(path),
         "sha256": config["weights_sha256"],
         "strength": 0.4,
+        "keep_residual": False,
         "p": 0.8,
         "label_key": "label",
         "resize": True,
         "channels": "convert",
     }
-    assert "strength" not in saved["transform"]["transforms"][2]
+    assert "strength" not in saved["transform"]["transforms"][3]
     check_twin(A.from_dict(saved), pipeline)
 
 

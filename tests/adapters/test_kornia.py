@@ -70,6 +70,7 @@ def in_sequence(*augmentations: Any, **options: Any) -> Any:
 
 AUGMENTATIONS = {
     "jitter": lambda model, **options: LatentJitter(model, strength=0.5, **{"p": 1.0, **options}),
+    "residual": lambda model, **options: LatentJitter(model, keep_residual=True, **{"p": 1.0, **options}),
     "reconstruct": Reconstruct,
 }
 each_augmentation = pytest.mark.parametrize("make", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
@@ -145,15 +146,16 @@ def test_p_0_changes_nothing_and_computes_nothing(make, wrap, model, encoded):
 @each_augmentation
 @pytest.mark.parametrize("wrap", [lambda one: one, in_sequence, K.ImageSequential], ids=["alone", "keys", "images"])
 def test_only_the_chosen_rows_go_through_the_network(make, wrap, model, encoded):
-    images, augmentation = batch(40), wrap(make(model, p=0.3))
+    alone = make(model, p=0.3)
+    images, augmentation, runs = batch(40), wrap(alone), 2 if getattr(alone, "keep_residual", False) else 1
     torch.manual_seed(0)
     changed = changed_rows(images, augmentation(images))
     assert 0 < int(changed.sum()) < 40
-    assert encoded == [int(changed.sum())]
+    assert encoded == runs * [int(changed.sum())]
     params = augmentation._params if isinstance(augmentation._params, dict) else augmentation._params[0].data
     assert torch.equal(params["batch_prob"] > 0.5, changed)
     augmentation(images, params=augmentation._params)
-    assert encoded == 2 * [int(changed.sum())]
+    assert encoded == 2 * runs * [int(changed.sum())]
 
 
 def test_kornia_0_9_hands_over_all_rows_and_0_8_the_chosen_alone(model, encoded):

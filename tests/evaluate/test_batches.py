@@ -1,5 +1,7 @@
 """Batches of an arm: which real and synthetic images they hold, and the class counts that losses are told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from genaug.data import LabeledImages
 from genaug.errors import DataWarning
 from genaug.evaluate import Arm
 from genaug.evaluate.batches import Batches
+from genaug.evaluate.makers import Noise
 from genaug.spec import DataSpec
 
 SPEC = DataSpec(1, 4, 4, ("a", "b", "c"))
@@ -150,3 +153,15 @@ def test_a_class_that_a_bank_has_no_samples_of_gets_none() -> None:
     with pytest.warns(DataWarning, match=r"the bank has no samples of \['a'\], so none are mixed in"):
         batches = make(Arm(source=BANK, target=[62, 60, 60], cap=9.0))
     assert batches.synthetic_counts.tolist() == [0, 30, 54]
+
+
+def test_samples_of_every_class_are_as_many() -> None:
+    arm = Arm(source=BANK, every=7, replace=0.5)
+    with pytest.warns(DataWarning, match=r"the bank has no samples of \['a'\], so none are mixed in"):
+        assert make(arm).synthetic_counts.tolist() == [0, 7, 7]
+    assert make(replace(arm, source=Noise())).synthetic_counts.tolist() == [7, 7, 7]
+
+
+def test_samples_of_every_class_are_no_more_than_a_bank_has() -> None:
+    few = SampleBank.generate(Numbered(), [5, 1, 9], seed=0, progress=False)
+    assert make(Arm(source=few, every=7)).synthetic_counts.tolist() == [5, 1, 7]

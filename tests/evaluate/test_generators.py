@@ -379,7 +379,7 @@ def test_a_model_that_cannot_sample_is_not_trained(part, tmp_path) -> None:
 def test_the_cache_is_not_in_the_representation(trained, cache) -> None:
     texts = [repr(maker) for maker in (trained, Variations(trained), Trained(GAN, start=trained))]
     assert not [text for text in texts if str(cache) in text]
-    assert texts[1] == f"Variations(trained={texts[0]}, strength=0.3)"
+    assert texts[1] == f"Variations(trained={texts[0]}, strength=0.3, keep_residual=False)"
 
 
 def test_a_model_from_the_cache_is_that_of_load(part, model, trained, cache) -> None:

@@ -31,8 +31,13 @@ def rows_through(model: VAE) -> tuple[list[int], Any]:
     return rows, model.encoder.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
 
 
+def runs_per_image(transform: Any) -> int:
+    return 2 if getattr(transform, "keep_residual", False) else 1
+
+
 TRANSFORMS: dict[str, Callable[..., Any]] = {
     "jitter": lambda model, p=1.0: LatentJitter(model, strength=0.5, p=p),
+    "residual": lambda model, p=1.0: LatentJitter(model, strength=0.5, keep_residual=True, p=p),
     "reconstruct": lambda model, p=1.0: Reconstruct(model, p=p),
 }
 
@@ -58,6 +63,19 @@ def test_the_same_pixels_give_the_same_result_in_every_form(gray):
 def test_strength_0_is_reconstruct(gray):
     images = floats(4, 1, 8, 8)
     torch.testing.assert_close(LatentJitter(gray, strength=0.0, p=1.0)(images), Reconstruct(gray)(images))
+
+
+def test_with_its_residual_an_image_moves_as_its_reconstruction_does(gray):
+    images = floats(16, 1, 8, 8)
+    still, moved = Reconstruct(gray)(images), []
+    for keep_residual in (False, True):
+        torch.manual_seed(0)
+        moved.append(LatentJitter(gray, strength=0.9, keep_residual=keep_residual, p=1.0)(images))
+    expected = (images + moved[0] - still).clamp(0, 1)
+    torch.testing.assert_close(moved[1], expected)
+    assert (moved[1] - images).abs().max() > 0.01
+    standing = LatentJitter(gray, strength=0.0, keep_residual=True, p=1.0)(images)
+    torch.testing.assert_close(standing, images)
 
 
 def test_jitter_draws_anew_at_each_call_and_for_each_image(gray):
@@ -95,10 +113,11 @@ def test_only_the_chosen_rows_go_through_the_network(make, gray):
     images = floats(4, 10, 1, 8, 8)
     rows, hook = rows_through(gray)
     torch.manual_seed(0)
-    changed = changed_rows(images, make(gray, p=0.3)(images))
+    transform = make(gray, p=0.3)
+    changed = changed_rows(images, transform(images))
     hook.remove()
-    assert 0 < sum(rows) < 40
-    assert sum(rows) == int(changed.sum())
+    assert 0 < int(changed.sum()) < 40
+    assert sum(rows) == runs_per_image(transform) * int(changed.sum())
 
 
 @each_transform
@@ -263,8 +282,8 @@ def test_repr_is_short_and_telling(path, gray):
     text = repr(LatentJitter(path, strength=0.4))
     assert text.startswith("LatentJitter(p=0.5, name=vae ")
     assert str(path) in text
-    assert text.endswith("strength=0.4)")
-    assert len(text) < 60 + len(str(path))
+    assert text.endswith("strength=0.4, keep_residual=False)")
+    assert len(text) < 80 + len(str(path))
 
 
 def test_weights_that_changed_on_disk_are_refused(path):

@@ -116,6 +116,18 @@ def test_the_noise_of_an_image_depends_on_its_seed_alone(gray):
             gray.vary(images, labels, strength=0.5, **wrong)
 
 
+def test_detail_and_color_that_a_model_does_not_have_stay_with_the_residual(gray):
+    images, seeds = floats(4, 3, 40, 24), torch.arange(4)
+    options = {"resize": True, "channels": "convert"}
+    varied, rebuilt = (Vary(gray, strength=strength, **options)(images, None, seeds) for strength in (0.6, 0.0))
+    kept = Vary(gray, strength=0.6, keep_residual=True, **options)(images, None, seeds)
+    torch.testing.assert_close(kept, (images + varied - rebuilt).clamp(0, 1))
+    inside = (kept > 0) & (kept < 1)
+    change = torch.where(inside.all(1, keepdim=True), kept - images, 0)
+    torch.testing.assert_close(change, change[:, :1].expand_as(change), atol=1e-6, rtol=0)  # of brightness alone
+    assert change.abs().max() > 0.01
+
+
 def test_images_of_all_sizes_as_if_each_were_alone(gray):
     images = [
         to_pil(levels(1, 8, 8)),
