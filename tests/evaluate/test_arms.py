@@ -21,6 +21,8 @@ MIXUP = partial(v2.MixUp, alpha=1.0)
         ({"replace": 0.0}, "replace must be above 0 and below 1, got 0.0"),
         ({"fraction": 0.2, "replace": 0.2}, "two ways to use synthetic images; give one of them"),
         ({"until": 2.0}, "until must be"),
+        ({"every": 0}, "every must be an integer of at least 1, got 0"),
+        ({"every": 2.5}, "every must be an integer of at least 1, got 2.5"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0 and at most 10, got 0.0"),
         ({"mix": MIXUP, "weight": 0.5}, "weight must be 1 with mix, .* got 0.5"),
     ],

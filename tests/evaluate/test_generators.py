@@ -297,6 +297,15 @@ def test_variations_are_those_of_the_model_of_each_image_in_turn(part, model, tr
     assert torch.equal(everything(make(maker, part, counts)), expected)
 
 
+def test_variations_keep_what_the_model_cannot_draw(part, model, trained) -> None:
+    rows = pass_over(part, 1, 5, seed=1)
+    seeds = draw_seeds(5, make_generator(1, "variations", 1))
+    images, labels = part.images[rows], part.labels[rows]
+    varied, rebuilt = (model.vary(images, labels, strength=strength, seeds=seeds) for strength in (0.4, 0.0))
+    bank = make(Variations(trained, strength=0.4, keep_residual=True), part, [0, 5] + 8 * [0])
+    assert torch.equal(everything(bank), to_uint8((images / 255 + varied - rebuilt).clamp(0, 1)))
+
+
 def test_variations_of_no_strength_are_reconstructions(part, model, trained) -> None:
     bank = make(Variations(trained, strength=0), part, [0, 0, 4] + 7 * [0])
     rows = pass_over(part, 2, 4, seed=1)

@@ -125,17 +125,23 @@ def test_a_run_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch) -> None:
 def test_a_named_rival_leaves_the_search_out(recipe, digits, tmp_path, capsys) -> None:
     train, test = digits
     output = tmp_path / "out"
-    arms = ["class-balanced", "class-balanced+genaug+replace", "class-balanced+genaug+until", "genaug-jitter+weight"]
+    arms = [
+        "class-balanced",
+        "class-balanced+genaug+replace",
+        "class-balanced+genaug+until",
+        "genaug-jitter+weight",
+        "genaug-residual+every",
+    ]
     changes = f"arms={json.dumps(arms)}", f"generator={recipe}", "rival=class-balanced"
     result = run(*changes, data=train, test=test, output=output)
     assert result.rival == "class-balanced"
     assert not list(output.glob("rivals.*")) + list(output.glob("ours.*"))
     found = result.settings["arms"]
-    assert [found[arm].get(field) for arm, field in zip(arms[1:], ("replace", "until", "weight"), strict=True)] == [
-        "0.2",
-        "0.7",
-        "0.3",
-    ]
+    fields = "replace", "until", "weight", "every"
+    uses = [found[arm].get(field) for arm, field in zip(arms[1:], fields, strict=True)]
+    assert uses == ["0.2", "0.7", "0.3", "2000"]
+    assert "keep_residual=True" in found["genaug-residual+every"]["source"]
+    assert "keep_residual=False" in found["genaug-jitter+weight"]["source"]
     printed = " ".join(capsys.readouterr().out.split())
     assert "Every arm has its default settings; the rival, class-balanced, was named." in printed
     assert run(*changes, data=train, test=test, output=output, resume=True) == result
