@@ -25,7 +25,7 @@ USES: dict[str, tuple[dict[str, Any], ...]] = {  # field of an `Arm` -> what is 
     "every": ({"every": 2000},),
 }
 STRENGTHS = 0.3, 0.1, 0.6  # of variations
-STRENGTHS_OF_RESIDUAL = 1.0, 0.6  # of those that keep what the model cannot draw
+STRENGTHS_OF_RESIDUAL = 0.6, 1.0, 0.3  # of those that keep what the model cannot draw
 
 
 def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) -> dict[str, Piece]:
