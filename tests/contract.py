@@ -31,6 +31,11 @@ from genaug.transforms import BatchTransform, ModelTransform
 ONE_LEVEL = 1 / 255  # convolutions may round otherwise in another batch
 
 
+def runs_per_image(transform: Any) -> int:
+    """How often an image that is changed goes through the model."""
+    return 2 if getattr(transform, "keep_residual", False) else 1
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

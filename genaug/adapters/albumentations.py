@@ -197,8 +197,9 @@ class LatentJitter(ModelTransform):
     Args:
         model: a model with `vary`, or what `genaug.load` takes.
         strength: from 0, the reconstruction, to 1, a new sample.
-        keep_residual: the image moves by as much as its reconstruction does, x + vary(x) - vary(x, strength=0), so that
-            what the model cannot draw, such as fine detail and noise, stays; the model runs twice.
+        keep_residual: add what the move changes in the reconstruction to the image, x + vary(x) - vary(x, strength=0),
+            so that what the model cannot draw, such as fine detail and noise, stays; the model runs twice. A `strength`
+            of 0 then changes nothing.
         p: probability of changing the images of a call.
         label_key: name of the argument of the call with the class index, see `ModelTransform`.
         resize: take images of any size: to the model's and back.

@@ -37,15 +37,17 @@ class Arm:
             It must be made from the training part alone.
         target: total per class that synthetic images fill up to; see `genaug.balance`.
         cap: synthetic images per real one, at most.
-        every: synthetic images of every class that has real ones, in place of what `target` and `cap` say; so they tell
-            nothing about the class.
+        every: in place of `target` and `cap`: synthetic images of every class with real ones, as a factor of the mean
+            number of these; of a bank with fewer, all. So with `replace` the look of samples tells nothing about the
+            class.
         weight: of the loss of a synthetic image; of a real one it is 1.
         fraction: share of synthetic images in each batch, above 0 and below 1.
         replace: probability that a synthetic image takes the place of a real one.
         until: share of the training after which batches hold real images alone.
 
     Raises:
-        GenaugError: a value out of its range, `fraction` with `replace`, or `mix` with a `weight`.
+        GenaugError: a value out of its range; `fraction` with `replace`, `every` with `target` or `cap`, `mix` with a
+            `weight`.
     """
 
     balanced: bool = False
@@ -57,19 +59,20 @@ class Arm:
     source: Any = None
     target: Target = "median"
     cap: float = 5.0
-    every: int | None = None
+    every: float | None = None
     weight: float = 1.0
     fraction: float | None = None
     replace: float | None = None
     until: float = 1.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"adjustment": (0.0, 10.0), "weight": (0.0, 1.0)})
+        limits = {"adjustment": (0.0, 10.0), "weight": (0.0, 1.0), "every": (0.01, 1000.0)}
+        check_ranges(self, limits, optional=["every"])
         check_share(self.until, name="until")
         if self.learning_rate is not None:
             _check_rate(self.learning_rate)
-        if self.every is not None and (type(self.every) is not int or self.every < 1):
-            raise GenaugError(f"every must be an integer of at least 1, got {shorten(self.every)}")
+        if self.every is not None and (self.target, self.cap) != (Arm.target, Arm.cap):
+            raise GenaugError("every takes the place of target and cap, so leave these out")
         for name in ("fraction", "replace"):
             value = getattr(self, name)
             if value is not None and not 0 < check_share(value, name=name) < 1:

@@ -111,25 +111,31 @@ class Batches:
 def _mix(arm: Arm, train: LabeledImages, *, seed: int, device: torch.device) -> MixedDataset | None:
     if arm.source is None:
         return None
-    source, counts = arm.source, balance(train.counts, target=arm.target, cap=arm.cap)
-    if arm.every is not None:
-        counts = [arm.every if there else 0 for there in train.counts]
+    source, counts = arm.source, _wanted(arm, train)
     if not sum(counts):
         return None
     if callable(source) and not hasattr(source, "sample"):
         source = source(train, counts, seed=seed, device=device)
-    totals = _totals(source, train, counts, arm)
+    counts = _there_are(source, train, counts, repeat=arm.every is None)
+    totals = [real + extra for real, extra in zip(train.counts, counts, strict=True)]
     return MixedDataset(train, source, target=totals, cap=max(totals), seed=seed)
 
 
-def _totals(source: Any, train: LabeledImages, counts: list[int], arm: Arm) -> list[int]:
-    """Return how many images of each class there are to be, which are the real ones where a bank has none."""
-    if isinstance(source, SampleBank):
-        there = [source.counts[index] for index in match_classes(train.spec.class_names, source.spec)]
-        missing = [name for name, extra, own in zip(train.classes, counts, there, strict=True) if extra and not own]
-        if missing:
-            text = f"the bank has no samples of {shorten(missing)}, so none are mixed in"
-            warnings.warn(text, DataWarning, stacklevel=5)
-        few = arm.every is not None  # then all that there are will do; else some repeat
-        counts = [min(extra, own) if few else own and extra for extra, own in zip(counts, there, strict=True)]
-    return [real + extra for real, extra in zip(train.counts, counts, strict=True)]
+def _wanted(arm: Arm, train: LabeledImages) -> list[int]:
+    """Return how many synthetic images of each class the arm asks for."""
+    if arm.every is None:
+        return balance(train.counts, target=arm.target, cap=arm.cap)
+    present = [count for count in train.counts if count]
+    each = max(1, round(arm.every * sum(present) / len(present)))
+    return [each if count else 0 for count in train.counts]
+
+
+def _there_are(source: Any, train: LabeledImages, counts: list[int], *, repeat: bool) -> list[int]:
+    """Return how many of the samples that are wanted a bank has; all of a class with some, where they may repeat."""
+    if not isinstance(source, SampleBank):
+        return counts
+    there = [source.counts[index] for index in match_classes(train.spec.class_names, source.spec)]
+    missing = [name for name, count, own in zip(train.classes, counts, there, strict=True) if count and not own]
+    if missing:
+        warnings.warn(f"the bank has no samples of {shorten(missing)}, so none are mixed in", DataWarning, stacklevel=5)
+    return [min(count, count if repeat and own else own) for count, own in zip(counts, there, strict=True)]

@@ -173,7 +173,8 @@ class Variations:
     Args:
         trained: the model; it must be able to `vary`, and have no filters.
         strength: from 0, reconstructions, to 1, new samples.
-        keep_residual: keep what the model cannot draw; see `genaug.transforms.LatentJitter`.
+        keep_residual: keep what the model cannot draw; see `genaug.transforms.LatentJitter`. A strength of 0 then makes
+            copies.
 
     Raises:
         GenaugError: a model that cannot vary images, or filters, or a strength out of range.

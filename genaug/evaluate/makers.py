@@ -136,7 +136,7 @@ class Reserve:
             if there < count:
                 raise DataError(
                     f"images must hold the {count} wanted of class {train.classes[index]!r}, got {there}; hold more in "
-                    "reserve, or lower target or cap of the arm"
+                    "reserve, or lower target, cap or every of the arm"
                 )
             return self.images.images[pass_over(self.images, index, count, seed=seed)]
 

@@ -44,7 +44,8 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
     Images of another size than the model's are an error unless the operation has `resize`, which brings them there and
     back (what is finer than the model's size is lost). Images of other channels are one unless it has
     `channels="convert"`: gray images enter a color model as three equal channels, color ones a gray model by their
-    luminance, and come back likewise (colors are lost); the alpha of RGBA stays as it is.
+    luminance, and come back likewise (colors are lost); the alpha of RGBA stays as it is. With `keep_residual` nothing
+    of that is lost.
 
     Args:
         operation: what is done to the images.

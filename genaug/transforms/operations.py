@@ -26,10 +26,10 @@ class FittedModel:
         model: a model, or what `genaug.load` takes.
         method: what it must be able to do.
         resize: bring images to the model's size, and the result back to theirs, both antialiased: what is finer than
-            the model's size is lost.
+            the model's size is lost, but for `Vary(keep_residual=True)`.
         channels: "match", which takes images with the model's channels only, or "convert": gray images enter a color
             model as three equal channels, color ones a gray model by their luminance, and come back likewise (colors
-            are lost); the alpha of RGBA stays as it is.
+            are lost, with the same exception); the alpha of RGBA stays as it is.
         sha256: hash that the weights of a model given by name must have.
 
     Raises:
@@ -124,7 +124,11 @@ class Operation(FittedModel, ABC):
         fitted = self.fit(images)
         if not len(images):
             return to_float(images)
-        return self.restore(self.run(self.reference.get(), fitted, labels, seeds), images)
+        return self.change(self.reference.get(), fitted, images, labels, seeds)
+
+    def change(self, model: Any, fitted: Tensor, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
+        """Return what becomes of images (N, C, H, W), at least one, that are fitted to the model as `fitted`."""
+        return self.restore(self.run(model, fitted, labels, seeds), images)
 
     def check_labels(self, labels: Any, *, count: int) -> Tensor | None:
         """Return labels of `count` images as int64 (N,) on the CPU, or None where there are none or the model has none.
@@ -155,10 +159,10 @@ class Operation(FittedModel, ABC):
 class Vary(Operation):
     """Moves the latents of images: the model's `vary`, with a `strength` from 0 (the reconstruction) to 1.
 
-    With `keep_residual` an image moves by as much as its reconstruction does: x + vary(x) - vary(x, strength=0), within
-    [0, 1]. So what the model cannot draw, such as fine detail, noise, and a size and colors that it does not have,
-    stays. Changes within a class that were learned from all images are brought to each, as Schwartz et al. (2018) do
-    with features. The model runs twice.
+    With `keep_residual` what the move changes in the reconstruction is added to the image itself:
+    x + vary(x, strength) - vary(x, 0), within [0, 1]. So what the model cannot draw, such as fine detail, noise, and a
+    size and colors that it does not have, stays. Schwartz et al. (2018) bring changes within a class to other images
+    likewise, by features. The model runs twice.
 
     Raises:
         GenaugError: a `strength` outside [0, 1]; see `Operation` for the rest.
@@ -170,17 +174,13 @@ class Vary(Operation):
         self.strength, self.keep_residual = check_share(strength, name="strength"), bool(keep_residual)
         super().__init__(model, method="vary", **options)
 
-    def __call__(self, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
+    def change(self, model: Any, fitted: Tensor, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
         """Return variations of images; see `Operation`."""
+        varied = super().change(model, fitted, images, labels, seeds)
         if not self.keep_residual:
-            return super().__call__(images, labels, seeds)
-        settle_in_fork()
-        fitted, model = self.fit(images), self.reference.get()
-        if not len(images):
-            return to_float(images)
-        varied = self.restore(self.run(model, fitted, labels, seeds), images)
+            return varied
         rebuilt = self.restore(model.vary(fitted, labels, strength=0.0, seeds=seeds), images)
-        return (to_float(images).to(varied) + (varied - rebuilt)).clamp(0, 1)
+        return (to_float(images.detach()).to(varied) + (varied - rebuilt)).clamp(0, 1)
 
     def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
         """Return variations of images."""

@@ -22,7 +22,7 @@ USES: dict[str, tuple[dict[str, Any], ...]] = {  # field of an `Arm` -> what is 
     "replace": ({"replace": 0.2}, {"replace": 0.5}, {"replace": 0.1}),
     "fraction": ({"fraction": 0.2}, {"fraction": 0.4}),
     "cap": ({"cap": 2.0}, {"cap": 1.0}),
-    "every": ({"every": 2000},),
+    "every": ({**DEFAULT, "every": 2.0},),
 }
 STRENGTHS = 0.3, 0.1, 0.6  # of variations
 STRENGTHS_OF_RESIDUAL = 0.6, 1.0, 0.3  # of those that keep what the model cannot draw
@@ -49,7 +49,7 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
         "noise": _source(Noise, DEFAULT, control=True),
         **{name: Piece(_use, values) for name, values in USES.items()},
     }
-    own = [DEFAULT, *({**DEFAULT, **values[0]} for values in USES.values())]
+    own = [DEFAULT, *({**DEFAULT, **values[0]} for name, values in USES.items() if name != "every")]
     if benchmark.generator is not None:
         # Read here, so that the settings of a comparison hold every field of a recipe, whose file may change.
         start = None if benchmark.start is None else Trained(load_recipe(benchmark.start), cache=cache)

@@ -13,6 +13,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from contract import runs_per_image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
@@ -152,7 +153,7 @@ def test_p_is_the_share_of_calls_that_change_the_image(make, gray):
     changed = sum(not np.array_equal(pipeline(image=image)["image"], image) for _ in range(200))
     hook.remove()
     assert 35 < changed < 85  # 60 with a standard deviation of 6.5
-    assert runs == [1] * changed * (2 if getattr(transform, "keep_residual", False) else 1)
+    assert runs == [1] * changed * runs_per_image(transform)
 
 
 @pytest.mark.parametrize("image", [levels(8, 8), floats(8, 8, 1)], ids=["uint8", "float32"])

@@ -10,7 +10,7 @@ from typing import Any
 import kornia.augmentation as K
 import pytest
 import torch
-from contract import kornia_takes
+from contract import kornia_takes, runs_per_image
 from torch import Tensor
 
 from genaug import DataError, DataSpec, GenaugError
@@ -147,7 +147,7 @@ def test_p_0_changes_nothing_and_computes_nothing(make, wrap, model, encoded):
 @pytest.mark.parametrize("wrap", [lambda one: one, in_sequence, K.ImageSequential], ids=["alone", "keys", "images"])
 def test_only_the_chosen_rows_go_through_the_network(make, wrap, model, encoded):
     alone = make(model, p=0.3)
-    images, augmentation, runs = batch(40), wrap(alone), 2 if getattr(alone, "keep_residual", False) else 1
+    images, augmentation, runs = batch(40), wrap(alone), runs_per_image(alone)
     torch.manual_seed(0)
     changed = changed_rows(images, augmentation(images))
     assert 0 < int(changed.sum()) < 40
@@ -355,8 +355,9 @@ def test_rounding_past_the_range_is_clamped(dtype, model):
 
 
 @pytest.mark.parametrize("p", [0.5, 1.0])
-def test_gradients(p, model):
-    images, augmentation = batch().requires_grad_(), LatentJitter(model, p=p)
+@pytest.mark.parametrize("keep_residual", [False, True])
+def test_gradients(keep_residual, p, model):
+    images, augmentation = batch().requires_grad_(), LatentJitter(model, keep_residual=keep_residual, p=p)
     torch.manual_seed(0)
     result = augmentation(images)
     result.sum().backward()

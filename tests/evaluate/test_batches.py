@@ -1,7 +1,5 @@
 """Batches of an arm: which real and synthetic images they hold, and the class counts that losses are told."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -155,13 +153,26 @@ def test_a_class_that_a_bank_has_no_samples_of_gets_none() -> None:
     assert batches.synthetic_counts.tolist() == [0, 30, 54]
 
 
-def test_samples_of_every_class_are_as_many() -> None:
-    arm = Arm(source=BANK, every=7, replace=0.5)
-    with pytest.warns(DataWarning, match=r"the bank has no samples of \['a'\], so none are mixed in"):
-        assert make(arm).synthetic_counts.tolist() == [0, 7, 7]
-    assert make(replace(arm, source=Noise())).synthetic_counts.tolist() == [7, 7, 7]
+@pytest.mark.parametrize("way", [{}, {"fraction": 0.5}, {"replace": 0.5}])
+def test_samples_of_every_class_are_as_many(way: dict[str, float]) -> None:
+    batches = make(Arm(source=Noise(), every=0.25, **way))
+    assert batches.synthetic_counts.tolist() == [8, 8, 8]  # a quarter of 32
+    rows = torch.cat([batches.rows(step) for step in range(40)])
+    made = rows >= len(TRAIN)
+    assert set(batches.labels[rows[made]].tolist()) == {0, 1, 2}
+    if "replace" in way:  # whatever its class, a half
+        shares = [float(made[batches.labels[rows] == label].double().mean()) for label in range(3)]
+        assert shares == pytest.approx([0.5] * 3, abs=0.15)
+
+
+def test_a_class_without_images_gets_no_samples() -> None:
+    without = TRAIN.subset(torch.nonzero(TRAIN.labels != 1).flatten().tolist())
+    batches = Batches(Arm(source=Noise(), every=2), without, steps=4, batch_size=5, seed=0, device=CPU)
+    assert batches.synthetic_counts.tolist() == [66, 0, 66]  # twice the mean of 60 and 6
 
 
 def test_samples_of_every_class_are_no_more_than_a_bank_has() -> None:
     few = SampleBank.generate(Numbered(), [5, 1, 9], seed=0, progress=False)
-    assert make(Arm(source=few, every=7)).synthetic_counts.tolist() == [5, 1, 7]
+    assert make(Arm(source=few, every=0.25)).synthetic_counts.tolist() == [5, 1, 8]
+    with pytest.warns(DataWarning, match=r"the bank has no samples of \['a'\], so none are mixed in"):
+        assert make(Arm(source=BANK, every=0.25)).synthetic_counts.tolist() == [0, 8, 8]

@@ -9,7 +9,7 @@ from typing import Any
 import PIL.Image
 import pytest
 import torch
-from contract import changed_rows, content, floats, levels, to_pil
+from contract import changed_rows, content, floats, levels, runs_per_image, to_pil
 from torch.utils.data import DataLoader
 from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
@@ -29,10 +29,6 @@ def rows_through(model: VAE) -> tuple[list[int], Any]:
     """Count the images that enter the encoder."""
     rows: list[int] = []
     return rows, model.encoder.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
-
-
-def runs_per_image(transform: Any) -> int:
-    return 2 if getattr(transform, "keep_residual", False) else 1
 
 
 TRANSFORMS: dict[str, Callable[..., Any]] = {

@@ -128,6 +128,13 @@ def test_detail_and_color_that_a_model_does_not_have_stay_with_the_residual(gray
     assert change.abs().max() > 0.01
 
 
+@pytest.mark.parametrize("keep_residual", [False, True])
+def test_no_images_need_no_model(keep_residual, path):
+    operation = Vary(path, strength=0.5, keep_residual=keep_residual)
+    assert operation(floats(0, 1, 8, 8), None, torch.arange(0)).shape == (0, 1, 8, 8)
+    assert operation.reference._model is None
+
+
 def test_images_of_all_sizes_as_if_each_were_alone(gray):
     images = [
         to_pil(levels(1, 8, 8)),
@@ -157,14 +164,16 @@ def test_what_leaves_the_range_by_rounding_is_taken(gray):
         Reconstruct(gray)(images)
 
 
-def test_under_autocast(gray):
+@pytest.mark.parametrize("keep_residual", [False, True])
+def test_under_autocast(keep_residual, gray):
+    jitter = LatentJitter(gray, strength=0.8, keep_residual=keep_residual, p=1.0)
     images, labels = floats(6, 1, 8, 8), torch.arange(6) % 3
     with torch.autocast("cpu", torch.bfloat16):
         torch.manual_seed(0)
-        low, _ = LatentJitter(gray, strength=0.8, p=1.0)(images, labels)
+        low, _ = jitter(images, labels)
         sampled = gray.sample(labels, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    high, _ = LatentJitter(gray, strength=0.8, p=1.0)(images, labels)
+    high, _ = jitter(images, labels)
     assert low.dtype == sampled.dtype == torch.float32
     assert (low - high).abs().max() < 0.05
 
@@ -188,14 +197,15 @@ def test_another_default_dtype(gray, path):
         torch.set_default_dtype(torch.float32)
 
 
-def test_the_gradient_does_not_depend_on_chance(gray):
+@pytest.mark.parametrize("keep_residual", [False, True])
+def test_the_gradient_does_not_depend_on_chance(keep_residual, gray):
     images = floats(4, 1, 8, 8).requires_grad_()
     for p in (0.0, 0.5, 1.0):
         images.grad = None
         torch.manual_seed(1)
         params = LatentJitter(gray, p=p).make_params([images])
         torch.manual_seed(1)
-        LatentJitter(gray, p=p)(images).sum().backward()
+        LatentJitter(gray, keep_residual=keep_residual, p=p)(images).sum().backward()
         assert torch.equal(images.grad.flatten(1).any(1), ~params["chosen"])
 
 

@@ -139,7 +139,7 @@ def test_a_named_rival_leaves_the_search_out(recipe, digits, tmp_path, capsys) -
     found = result.settings["arms"]
     fields = "replace", "until", "weight", "every"
     uses = [found[arm].get(field) for arm, field in zip(arms[1:], fields, strict=True)]
-    assert uses == ["0.2", "0.7", "0.3", "2000"]
+    assert uses == ["0.2", "0.7", "0.3", "2.0"]
     assert "keep_residual=True" in found["genaug-residual+every"]["source"]
     assert "keep_residual=False" in found["genaug-jitter+weight"]["source"]
     printed = " ".join(capsys.readouterr().out.split())
