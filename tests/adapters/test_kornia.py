@@ -400,7 +400,8 @@ def test_a_model_by_path(model, tmp_path):
 
 def test_repr_is_short_and_telling(model):
     rest = "p_batch=1.0, same_on_batch=False)"
-    assert repr(LatentJitter(model, strength=0.4)) == f"LatentJitter(vae, strength=0.4, keep_residual=False, p=0.5, {rest}"
+    jitter = LatentJitter(model, strength=0.4)
+    assert repr(jitter) == f"LatentJitter(vae, strength=0.4, keep_residual=False, p=0.5, {rest}"
     assert repr(Reconstruct("digits-vae")) == f"Reconstruct(vae digits-vae, p=1.0, {rest}"
     assert "LatentJitter(vae, strength=0.3" in repr(in_sequence(LatentJitter(model)))
 
