@@ -164,7 +164,7 @@ class LatentJitter(ModelAugmentation):
     ) -> None:
         operation = Vary(model, strength=strength, keep_residual=keep_residual, resize=resize, channels=channels)
         super().__init__(operation, p=p, same_on_batch=same_on_batch, keepdim=keepdim)
-        self.strength, self.keep_residual = strength, operation.keep_residual
+        self.strength, self.keep_residual = operation.strength, operation.keep_residual
 
     def extra_repr(self) -> str:
         """Return what is shown of the model and its use."""

@@ -131,11 +131,11 @@ def _wanted(arm: Arm, train: LabeledImages) -> list[int]:
 
 
 def _there_are(source: Any, train: LabeledImages, counts: list[int], *, repeat: bool) -> list[int]:
-    """Return how many of the samples that are wanted a bank has; all of a class with some, where they may repeat."""
+    """Return how many of the wanted samples a bank can give: all of a class with some, where they may repeat."""
     if not isinstance(source, SampleBank):
         return counts
     there = [source.counts[index] for index in match_classes(train.spec.class_names, source.spec)]
     missing = [name for name, count, own in zip(train.classes, counts, there, strict=True) if count and not own]
     if missing:
         warnings.warn(f"the bank has no samples of {shorten(missing)}, so none are mixed in", DataWarning, stacklevel=5)
-    return [min(count, count if repeat and own else own) for count, own in zip(counts, there, strict=True)]
+    return [count if repeat and own else min(count, own) for count, own in zip(counts, there, strict=True)]

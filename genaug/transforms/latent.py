@@ -48,7 +48,7 @@ class LatentJitter(ModelTransform):
     ) -> None:
         operation = Vary(model, strength=strength, keep_residual=keep_residual, resize=resize, channels=channels)
         super().__init__(operation, p=p, labels_getter=labels_getter)
-        self.strength, self.keep_residual = strength, operation.keep_residual
+        self.strength, self.keep_residual = operation.strength, operation.keep_residual
 
 
 class Reconstruct(ModelTransform):

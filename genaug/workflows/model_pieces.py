@@ -49,6 +49,7 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
         "noise": _source(Noise, DEFAULT, control=True),
         **{name: Piece(_use, values) for name, values in USES.items()},
     }
+    # what "genaug" alone tries; "every" changes what is drawn, so it has to be asked for
     own = [DEFAULT, *({**DEFAULT, **values[0]} for name, values in USES.items() if name != "every")]
     if benchmark.generator is not None:
         # Read here, so that the settings of a comparison hold every field of a recipe, whose file may change.

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from genaug.data import load_data
 from genaug.errors import GenaugError
-from genaug.workflows.preview import preview_transforms
+from genaug.workflows.preview import _draw_jitter, preview_transforms
+from genaug.zoo import load
 
 
 def test_a_picture_for_each_transform(tmp_path, capsys):
@@ -21,6 +24,16 @@ def test_a_picture_for_each_transform(tmp_path, capsys):
         preview_transforms("digits-vae", data="digits", output=tmp_path / "out", device="cpu")
     again = preview_transforms("digits-vae", data="digits", output=tmp_path / "out", device="cpu", overwrite=True)
     assert again == written
+
+
+def test_variations_are_shown_with_and_without_their_residual():
+    digits = load_data("digits", split="test")
+    columns, rows = _draw_jitter(load("digits-vae"), digits, seed=0)
+    assert list(columns) == ["input", "0", "0.25", "0.5", "1", "0.5 + residual", "1 + residual"]
+    images, moved, still = (columns[name] / 255 for name in ("input", "1", "0"))
+    expected = (images + moved - still).clamp(0, 1)
+    torch.testing.assert_close(columns["1 + residual"] / 255, expected, atol=2 / 255, rtol=0)  # each of them is rounded
+    assert torch.equal(columns["input"], digits.images[rows])
 
 
 def test_the_same_seed_draws_the_same_pictures(tmp_path):
