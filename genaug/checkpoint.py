@@ -22,7 +22,7 @@ from torch import Tensor
 from genaug.config import MAX_CONFIG_BYTES, parse_config, read_json, unique_keys
 from genaug.errors import CheckpointError, GenaugError, shorten
 from genaug.spec import DataSpec
-from genaug.storage import apply_umask, hash_file, new_directory
+from genaug.storage import hash_file, new_directory
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -206,8 +206,10 @@ def check_layout(path: Path, header: Mapping[str, TensorInfo], expected: Layout)
             )
 
 
-def read_tensors(path: Path, expected: Layout, *, sha256: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, expected: Layout, *, sha256: str, told_in: str = CONFIG) -> dict[str, Tensor]:
     """Read a safetensors file whose names, dtypes, shapes and hash must be the expected ones; checked before reading.
+
+    `told_in` is the name of the file that the hash is from.
 
     Raises:
         CheckpointError: anything that differs.
@@ -221,7 +223,7 @@ def read_tensors(path: Path, expected: Layout, *, sha256: str) -> dict[str, Tens
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
             raise CheckpointError(
-                f"{path}: hash {found[:12]} differs from {shorten(sha256[:12])} in {CONFIG}; "
+                f"{path}: hash {found[:12]} differs from {shorten(sha256[:12])} in {told_in}; "
                 "the file was changed, or its writing was cut short"
             )
         file.seek(0)
@@ -244,7 +246,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as problem:
         raise OSError(str(problem)) from problem
-    apply_umask(path)  # safetensors makes files that only their owner can read
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes files that only their owner can read
     return hash_file(path)
 
 

@@ -1,5 +1,6 @@
 """Errors that a user of genaug can cause; each message names the argument, the rule, the value and the fix."""
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -62,14 +63,29 @@ def check_share(value: object, *, name: str) -> float:
     >>> check_share(0.5, name="p")
     0.5
     """
-    number = -1.0 if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    if not 0.0 <= number <= 1.0:  # written so that NaN fails
-        raise GenaugError(f"{name} must be from 0 to 1, got {shorten(value)}")
+    return check_number(value, name=name, low=0, high=1)
+
+
+def check_number(value: object, *, name: str, low: float, high: float = math.inf) -> float:
+    """Return a finite number from `low` to `high` as a float; NumPy's are taken, text and truth values are not.
+
+    Raises:
+        GenaugError: anything else; the message calls it `name`.
+
+    >>> check_number(1, name="shrinkage", low=0)
+    1.0
+    """
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not (low <= number <= high and number < math.inf):
+        rule = f"from {low:g} to {high:g}" if high < math.inf else f"a finite number of at least {low:g}"
+        raise GenaugError(f"{name} must be {rule}, got {shorten(value)}")
     return number
 
 
 def check_ranges(fields: object, limits: Mapping[str, tuple[float, float]], *, optional: Sequence[str] = ()) -> None:
-    """Check that each named field of an object is from the first to the last of its two limits.
+    """Check that each named field of an object is a number from the first to the last of its two limits.
+
+    Fields of a dataclass whose type is `int` must be integers.
 
     Args:
         fields: an object with these attributes, such as a configuration.
@@ -85,7 +101,11 @@ def check_ranges(fields: object, limits: Mapping[str, tuple[float, float]], *, o
     ...
     genaug.errors.GenaugError: width must be from 1 to 8, got 0
     """
+    whole = {field.name: field.type in (int, "int") for field in getattr(fields, "__dataclass_fields__", {}).values()}
     for name, (low, high) in limits.items():
         value: Any = getattr(fields, name)
-        if not (value is None and name in optional) and not low <= value <= high:
-            raise GenaugError(f"{name} must be from {low:g} to {high:g}, got {shorten(value)}")
+        usable = isinstance(value, int if whole.get(name) else Real) and not isinstance(value, bool)
+        number = value if usable else math.nan
+        if not (value is None and name in optional) and not low <= number <= high:
+            kind = "an integer " if whole.get(name) and not isinstance(value, int) else ""
+            raise GenaugError(f"{name} must be {kind}from {low:g} to {high:g}, got {shorten(value)}")

@@ -43,6 +43,17 @@ def check_images(images: Tensor, *, name: str = "images", rounded: bool = False)
         )
 
 
+def explain_mode(mode: str) -> str:
+    """Return what to do about a PIL image of a mode that is not taken.
+
+    >>> explain_mode("P")
+    "convert it first, as in image.convert('RGB')"
+    """
+    if mode.startswith(("I", "F")):  # which PIL cuts off at 255
+        return "scale it to 8 bits, or to floats in [0, 1] as a tensor, first"
+    return "convert it first, as in image.convert('RGB')"
+
+
 def to_float(images: Tensor) -> Tensor:
     """Return images as float in [0, 1]: uint8 and uint16 become float32, floats are returned as they are.
 

@@ -5,14 +5,16 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from genaug.errors import GenaugError, shorten
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # what a disk says of no file in particular
 
 
 def expand(path: str | os.PathLike[str], *, error: type[GenaugError] = GenaugError) -> Path:
@@ -40,20 +42,37 @@ def expand(path: str | os.PathLike[str], *, error: type[GenaugError] = GenaugErr
 
 
 @contextmanager
-def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn a failure of the disk (full, read-only, not permitted) into a `GenaugError` that names `path`."""
+def explain_write_errors(path: Path, *, within: Path | None = None, kept: bool = False) -> Iterator[None]:
+    """Turn a failure of the disk (full, read-only, not permitted) into a `GenaugError` that names `path`.
+
+    Args:
+        path: what is written.
+        within: where other code runs in the block too, the folder it writes to: errors about other files are its own.
+        kept: say that what was there is unchanged.
+    """
     try:
         yield
     except OSError as problem:
+        if within is not None and not _is_about(problem, within):
+            raise
         reason = problem.strerror or str(problem)
         raise GenaugError(
-            f"{path}: cannot be written ({reason}); what was there is unchanged. "
+            f"{path}: cannot be written ({reason}){'; what was there is unchanged' if kept else ''}. "
             "Free some space or choose another output folder"
         ) from problem
 
 
-def check_vacant(path: Path, *, overwrite: bool = False) -> None:
-    """Raise a `GenaugError` where `path` exists, is not an empty directory, and `overwrite` is not set."""
+def _is_about(problem: OSError, folder: Path) -> bool:
+    if problem.filename is None:
+        return problem.errno is None or problem.errno in FULL
+    return os.path.abspath(os.fsdecode(problem.filename)).startswith(os.path.abspath(folder))
+
+
+def check_vacant(path: Path, *, overwrite: bool | None = False) -> None:
+    """Raise a `GenaugError` where `path` exists, is not an empty directory, and `overwrite` is not set.
+
+    None says that there is no such option.
+    """
     if "\0" in str(path):
         raise GenaugError(f"{shorten(str(path))}: must be a path without null characters")
     with explain_write_errors(path):
@@ -61,13 +80,16 @@ def check_vacant(path: Path, *, overwrite: bool = False) -> None:
             return
         if path.is_dir() and not any(path.iterdir()):
             return
-    raise GenaugError(f"{path}: exists already; choose another output, or overwrite it (--overwrite, overwrite=True)")
+    other = "remove it first" if overwrite is None else "overwrite it (--overwrite, overwrite=True)"
+    raise GenaugError(f"{path}: exists already; choose another output, or {other}")
 
 
 def check_folder(path: Path, *, overwrite: bool = False) -> None:
     """Raise a `GenaugError` where a folder of files cannot be written to `path`; see `check_vacant`."""
     check_vacant(path, overwrite=overwrite)
-    if path.exists() and not path.is_dir():
+    with explain_write_errors(path):
+        is_file = path.exists() and not path.is_dir()
+    if is_file:
         raise GenaugError(f"{path}: is a file; choose a folder as output")
 
 
@@ -98,7 +120,7 @@ def _name_in(directory: Path, file: Path) -> str:
 
 
 @contextmanager
-def new_directory(path: Path, *, overwrite: bool = False, last: str) -> Iterator[Path]:
+def new_directory(path: Path, *, overwrite: bool | None = False, last: str) -> Iterator[Path]:
     """Yield an empty directory beside `path` that takes its place when the block ends, and is removed if it fails.
 
     Everything written is flushed to the disk before the change. A directory that exists is kept (it may be a mount
@@ -110,21 +132,22 @@ def new_directory(path: Path, *, overwrite: bool = False, last: str) -> Iterator
     """
     path = Path(path)
     check_vacant(path, overwrite=overwrite)
-    with explain_write_errors(path):
+    with explain_write_errors(path, kept=True):
         inside = path.is_dir()
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path if inside else path.parent))
+        aside = (path if inside else path.parent) / f".{path.name}.tmp-{secrets.token_hex(4)}"
+        aside.mkdir()
     try:
-        with explain_write_errors(path):
-            apply_umask(aside)
+        with explain_write_errors(path, within=aside, kept=True):
             yield aside
+        with explain_write_errors(path, kept=True):
             for file in aside.iterdir():
                 _sync(file)
+                if inside and (path / file.name).is_dir():
+                    raise IsADirectoryError(errno.EISDIR, f"{file.name} in it is a directory")
             _sync(aside)
+        with explain_write_errors(path):
             if inside:
-                for file in aside.iterdir():
-                    if (path / file.name).is_dir():  # before anything is replaced
-                        raise IsADirectoryError(errno.EISDIR, f"{file.name} in it is a directory")
                 for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
                     os.replace(file, path / file.name)
                 aside.rmdir()
@@ -146,19 +169,18 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         GenaugError: the disk is full or not writable; then `path` is unchanged.
     """
-    with explain_write_errors(path):
+    with explain_write_errors(path, kept=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         # not with the name of `path`, which may be as long as a name can be
-        handle, name = tempfile.mkstemp(prefix=".genaug.tmp-", dir=path.parent)
+        aside = path.parent / f".genaug.tmp-{secrets.token_hex(4)}"
         try:
-            with os.fdopen(handle, "w+b") as file:
+            with aside.open("x+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            apply_umask(Path(name))
-            os.replace(name, path)
+            os.replace(aside, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
             raise
 
 
@@ -185,10 +207,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def apply_umask(path: Path) -> None:
-    """Give a file or directory the permissions that an ordinary new one gets; temporary ones are private."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

@@ -53,12 +53,21 @@ def load(name: str | Path, *, device: str | torch.device | None = None) -> Model
     torch.Size([2, 1, 8, 8])
     """
     directory = resolve(name)
+    return find_family(directory).from_pretrained(directory).to(choose_device(device or "cpu"))
+
+
+def find_family(directory: Path) -> type[Model]:
+    """Return the class of the model in a checkpoint directory.
+
+    Raises:
+        CheckpointError: a checkpoint that is missing, damaged or of an unknown family.
+    """
     family = checkpoint.read_checkpoint_config(directory).family
     if family not in FAMILIES:
         raise CheckpointError(
             f"{directory / checkpoint.CONFIG}: family must be one of {', '.join(FAMILIES)}, got {shorten(family)}"
         )
-    return FAMILIES[family].from_pretrained(directory).to(choose_device(device or "cpu"))
+    return FAMILIES[family]
 
 
 def resolve(name: str | Path) -> Path:
@@ -76,6 +85,8 @@ def resolve(name: str | Path) -> Path:
         return directory
     name = str(name)
     if re.fullmatch(f"{WORD}/{WORD}", name) and ".." not in name:
+        if os.path.isdir(name):  # rather than a model of that name from elsewhere
+            raise CheckpointError(f"{name}: is a directory here; to load it write ./{name}")
         return download(name)
     if re.fullmatch(WORD, name) and ".." not in name:
         directory = shipped("pretrained") / name

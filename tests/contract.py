@@ -404,10 +404,10 @@ def check_rows(form: Form, model: Any, kind: str) -> None:
 @contextmanager
 def only_draws(host: str) -> Any:
     """Fail where a global generator is drawn from, but for torch's where the host library draws from it."""
-    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    states = random.getstate(), str(np.random.get_state(legacy=False)), torch.get_rng_state()
     yield
     assert random.getstate() == states[0]
-    assert np.random.get_state()[1].tolist() == states[1]
+    assert str(np.random.get_state(legacy=False)) == states[1]
     assert host == "torch" or torch.equal(torch.get_rng_state(), states[2])
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from genaug.bank import SampleBank
+from genaug.bank.exports import is_safe_folder
 from genaug.bank.sampling import write_samples
 from genaug.bank.selection import Selection, Tally
 from genaug.checkpoint import make_header
@@ -998,7 +999,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_unsafe_names_of_classes_without_samples_do_not_matter(tmp_path: Path) -> None:
     source = LinearSource(DataSpec(3, 6, 5, ("a/b", "ok")))
     SampleBank.generate(source, [0, 1], seed=0, progress=False).export(tmp_path / "out", format="imagefolder")
-    assert list(snapshot(tmp_path / "out")) == ["ok/000000.png"]
+    assert sorted(snapshot(tmp_path / "out")) == ["ok/000000.png", "provenance.json"]
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -1212,3 +1213,35 @@ heavy = {"albumentations", "datasets", "sklearn", "matplotlib", "pyarrow", "pyda
 sys.exit(f"imported {heavy}" if heavy else 0)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_rows_are_numbers() -> None:
+    bank = make()
+    for wrong in (bank.labels == 1, [True, False], [0.0, 1.5], torch.tensor([0.5])):
+        with pytest.raises(DataError, match="rows must be integers, got torch.*; of a mask pass mask.nonzero"):
+            bank.images(wrong)
+    assert bank.images([]).shape[0] == 0
+    mask = bank.labels == 1
+    assert torch.equal(bank.images(mask.nonzero()), bank.images(range(*bank.rows(1))))
+
+
+def test_a_name_is_no_source() -> None:
+    for name in ("digits-vae", Path("bank")):
+        with pytest.raises(DataError, match=r"source must be a bank or a model .*; open it first, with genaug.load"):
+            SampleBank.generate(name, 1, seed=0)
+
+
+def test_other_folders_are_no_exports(tmp_path: Path) -> None:
+    """They may look like one, and are never overwritten."""
+    bank = make()
+    (tmp_path / "mine" / "cats").mkdir(parents=True)
+    (tmp_path / "mine" / "dogs").mkdir()
+    (tmp_path / "mine" / "cats" / "000001.png").write_bytes(b"mine")
+    with pytest.raises(GenaugError, match="holds more than an earlier export"):
+        bank.export(tmp_path / "mine", format="imagefolder", overwrite=True)
+    assert (tmp_path / "mine" / "cats" / "000001.png").read_bytes() == b"mine"
+
+
+def test_devices_of_windows_are_no_folders() -> None:
+    assert not any(map(is_safe_folder, ("CON", "nul.txt", "Com1", "lpt9.a.b")))
+    assert all(map(is_safe_folder, ("console", "com", "null")))

@@ -568,3 +568,11 @@ def test_a_model_on_a_gpu(tmp_path: Path) -> None:
         assert difference.max() <= 2
         renew(bank)
         renew(expected)
+
+
+def test_it_is_opened_as_what_it_is(tmp_path: Path, source: Noise) -> None:
+    make(tmp_path / "bank", source)
+    with pytest.raises(DataError, match="holds a bank of several versions; open it with RefreshingBank.open"):
+        SampleBank.open(tmp_path / "bank")
+    with pytest.raises(GenaugError, match="exists already; choose another output, or remove it first"):
+        make(tmp_path / "bank", source)

@@ -10,6 +10,7 @@ import pytest
 
 from genaug.errors import DataError, GenaugError
 from genaug.storage import (
+    check_folder,
     check_vacant,
     expand,
     explain_write_errors,
@@ -57,7 +58,8 @@ def test_a_new_directory_appears_whole(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["out"]
 
 
-def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+def test_permissions_follow_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "umask", None)  # which other threads that make files at that moment would feel
     with new_directory(tmp_path / "out", last="config") as aside:
         fill(aside, "new")
     write_text(tmp_path / "text", "x")
@@ -210,10 +212,13 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_write_errors_name_the_path(tmp_path: Path) -> None:
-    message = "place: cannot be written .Read-only file system.; "
+    message = "place: cannot be written .Read-only file system.. Free some space or choose another"
     with pytest.raises(GenaugError, match=message), explain_write_errors(Path("place")):
         raise OSError(30, "Read-only file system")
-    with pytest.raises(GenaugError, match="place: cannot be written .told so.; "), explain_write_errors(Path("place")):
+    with (
+        pytest.raises(GenaugError, match="place: cannot be written .told so.. Free"),
+        explain_write_errors(Path("place")),
+    ):
         raise OSError("told so")
     with pytest.raises(KeyError), explain_write_errors(Path("place")):
         raise KeyError
@@ -223,3 +228,31 @@ def test_hash_is_sha256(tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(data)
     assert hash_file(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_errors_of_other_code_in_the_block_are_its_own(tmp_path: Path) -> None:
+    for problem in (
+        FileNotFoundError(2, "No such file", str(tmp_path / "weights.pt")),
+        ConnectionError(111, "refused"),
+    ):
+        with pytest.raises(type(problem)) as caught:
+            fail_inside(tmp_path / "out", False, problem)
+        assert caught.value is problem
+    for problem in (OSError(28, "No space left on device"), OSError("what safetensors says")):
+        with pytest.raises(GenaugError, match="out: cannot be written .*; what was there is unchanged"):
+            fail_inside(tmp_path / "out", False, problem)
+
+
+def test_files_of_the_new_directory_are_the_disks(tmp_path: Path) -> None:
+    with pytest.raises(GenaugError, match="out: cannot be written"), new_directory(tmp_path / "out", last="a") as aside:
+        (aside / "no" / "folder").write_text("x")
+
+
+def test_where_nothing_can_be_overwritten_no_option_is_named(old: Path) -> None:
+    with pytest.raises(GenaugError, match="choose another output, or remove it first$"):
+        check_vacant(old, overwrite=None)
+
+
+def test_a_name_that_is_too_long_is_one_line() -> None:
+    with pytest.raises(GenaugError, match="cannot be written .File name too long"):
+        check_folder(Path("a" * 300), overwrite=True)

@@ -219,3 +219,10 @@ except genaug.CheckpointError as problem:
     first, second = result.stdout.splitlines()
     assert first == weights_hash(make_model())
     assert second.startswith("owner/other: cannot be fetched from the Hugging Face hub")
+
+
+def test_a_directory_is_not_looked_for_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="run/model: is a directory here; to load it write ./run/model"):
+        load("run/model")

@@ -9,6 +9,7 @@ from typing import Any
 import multiprocess
 import PIL.Image
 import torch
+from datasets.formatting.formatting import LazyRow
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -50,13 +51,15 @@ class ColumnTransform:
         settle_in_fork()  # before any operation of torch, which could hang in a forked process
         _draw_apart()
         images = self._get(batch, self.column)
+        flat = self._is_flat(images, batch)
+        images = images.unsqueeze(1) if flat else images
         single = _is_image(images)
         if not single and not isinstance(images, (list, tuple, Tensor)):
             raise DataError(_explain(self.column, images))
         labels = None if self.label_column is None else self._get(batch, self.label_column)
         changed: Any = self._change([images] if single else list(images), [labels] if single else labels)
         if isinstance(images, Tensor) and not single and len({getattr(image, "shape", None) for image in changed}) == 1:
-            changed = torch.stack(list(changed))
+            changed = torch.stack(list(changed)).squeeze(1) if flat else torch.stack(list(changed))
         result = copy.copy(batch)  # other columns stay as they are, also those that are not decoded yet
         result[self.column] = changed[0] if single else changed
         return result
@@ -65,6 +68,14 @@ class ColumnTransform:
         if column not in batch:
             raise DataError(f"the column {column!r} must be in the batch, got the columns {shorten(list(batch))}")
         return batch[column]
+
+    def _is_flat(self, images: Any, batch: MutableMapping[str, Any]) -> bool:
+        """Tell images (N, H, W) of a batch, as `Array2D` columns are, from one image (C, H, W)."""
+        if not isinstance(images, Tensor) or images.ndim != 3 or isinstance(batch, LazyRow):
+            return False
+        others = [batch[key] for key in batch if key != self.column]
+        columns = [other for other in others if isinstance(other, list) or (isinstance(other, Tensor) and other.ndim)]
+        return bool(columns) and all(len(column) == len(images) for column in columns)
 
     def _change(self, images: Sequence[Any], labels: Any) -> Sequence[Any]:
         indices = None if self.label_column is None else _to_indices(labels, self.label_column)

@@ -15,7 +15,7 @@ from genaug import __version__
 from genaug.bank.files import IMAGES, PROVENANCE, BankWriter, FilterAcceptance, Pixels, Provenance
 from genaug.bank.selection import Selection, Tally
 from genaug.checkpoint import make_header
-from genaug.errors import DataError
+from genaug.errors import DataError, shorten
 from genaug.images import to_uint8
 from genaug.progress import Update, progress_bar
 from genaug.seeding import check_seed, make_generator
@@ -63,7 +63,7 @@ def write_bank(
         GenaugError: `path` exists, or the disk is full or not writable; shown before anything is drawn.
     """
     resolved = check_request(source, counts, seed)
-    with new_directory(path, last=PROVENANCE) as aside:
+    with new_directory(path, overwrite=None, last=PROVENANCE) as aside:
         return fill_bank(aside, source, resolved, seed=seed, selection=selection, progress=progress)
 
 
@@ -134,8 +134,11 @@ def check_source(source: Any) -> DataSpec:
     """
     spec = getattr(source, "spec", None)
     if not isinstance(spec, DataSpec) or not callable(getattr(source, "sample", None)):
+        named = isinstance(source, (str, os.PathLike))
+        hint = "; open it first, with genaug.load(...) or SampleBank.open(...)" if named else ""
         raise DataError(
-            f"source must be a bank or a model that can sample (have `spec` and `sample`), got {type(source).__name__}"
+            "source must be a bank or a model that can sample (have `spec` and `sample`), got "
+            f"{shorten(source) if named else type(source).__name__}{hint}"
         )
     if not spec.num_classes:
         raise DataError("source must know the names of its classes, got a spec without class_names")
@@ -167,7 +170,7 @@ def _describe(source: Any, counts: list[int], seed: int, selection: Selection) -
 
 
 def hash_source(source: Any) -> str | None:
-    """Return the hash of a bank's images, or that which a model's weights have as a file of a checkpoint."""
+    """Return the hash of a bank's images, or that of a model's weights as `model.save` writes them, in 32 bits."""
     if isinstance(getattr(source, "provenance", None), Provenance):
         return source.provenance.images_sha256  # type: ignore[no-any-return]
     if not isinstance(source, nn.Module):

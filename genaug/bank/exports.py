@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from genaug.bank.files import IMAGES, PROVENANCE, BankWriter, Pixels, Provenance
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.spec import DataSpec
-from genaug.storage import check_vacant, explain_write_errors, new_directory
+from genaug.storage import check_vacant, explain_write_errors, new_directory, write_json
 
 COPY_ROWS = 128
 PNG_CHANNELS = (1, 3, 4)
@@ -105,6 +106,8 @@ def _export_folders(directory: Path, pixels: Pixels, provenance: Provenance) -> 
         for number in range(count):
             (directory / name / f"{number:06d}.png").write_bytes(encode_png(pixels[row]))
             row += 1
+    without_file = replace(provenance, images_sha256=None)
+    write_json(directory / PROVENANCE, without_file.to_dict())  # by which an export is known, see `check_target`
 
 
 def _export_parquet(directory: Path, pixels: Pixels, provenance: Provenance) -> None:
@@ -130,7 +133,7 @@ EXPORTS: dict[str, Callable[[Path, Pixels, Provenance], None]] = {
 
 
 def is_safe_folder(name: str) -> bool:
-    r"""Return whether `name` is one folder, on every system, that data sets of folders do not skip.
+    r"""Return whether `name` can be one folder on any system that data sets of folders do not skip.
 
     >>> is_safe_folder("golden retriever"), is_safe_folder(".."), is_safe_folder("a/b")
     (True, False, False)
@@ -141,6 +144,7 @@ def is_safe_folder(name: str) -> bool:
         and not name.endswith(".")
         and name.isprintable()
         and not set(name) & set('/\\<>:"|?*')
+        and not re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())  # devices of Windows
         and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
     )
 
@@ -196,8 +200,10 @@ def _swap(new: Path, path: Path, old: Path) -> None:
 
 
 def _is_replaceable(path: Path) -> bool:
-    return path.is_dir() and all(
+    """Tell whether a folder is empty, or holds what an export writes and nothing else."""
+    entries = list(path.iterdir())
+    return (not entries or (path / PROVENANCE).is_file()) and all(
         entry.name in (IMAGES, PROVENANCE, AUDIT)
         or (entry.is_dir() and all(re.fullmatch(r"\d{6,}\.png", file.name) for file in entry.iterdir()))
-        for entry in path.iterdir()
+        for entry in entries
     )

@@ -88,7 +88,7 @@ class RefreshingBank(SampleBank):
         if path is None:
             raise DataError("path must name a new directory for a RefreshingBank, got None")
         folder = expand(path, error=DataError).absolute()
-        check_vacant(folder, overwrite=False)
+        check_vacant(folder, overwrite=None)
         seed, wanted = check_seed(seed), check_request(source, counts, seed)
         write_bank(folder / "0", source, wanted, seed=_seed_of(seed, 0), selection=selection, progress=progress)
         bank = cls(folder, torch.zeros(1, dtype=torch.int64).share_memory_())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from genaug.bank.drawing import Counts, draw_bank, write_bank
 from genaug.bank.exports import export_bank
-from genaug.bank.files import Pixels, Provenance, read_bank
+from genaug.bank.files import PROVENANCE, Pixels, Provenance, read_bank
 from genaug.bank.selection import MAX_DRAWS, Filter, Selection, Short, warn_of_short
 from genaug.errors import DataError, shorten
 from genaug.spec import DataSpec
@@ -114,6 +115,8 @@ class SampleBank:
         genaug.errors.DataError: no/such/bank: no such directory; a bank is made by SampleBank.generate(..., path=)
         """
         path = expand(path, error=DataError)
+        if not os.path.exists(path / PROVENANCE) and os.path.exists(path / "0" / PROVENANCE):  # False for a long name
+            raise DataError(f"{path}: holds a bank of several versions; open it with RefreshingBank.open")
         pixels, provenance = read_bank(path, verify=verify)
         return cls(pixels, provenance, path=path.absolute())
 
@@ -156,7 +159,7 @@ class SampleBank:
         """Return the uint8 images (n, C, H, W) of these `rows` (n,), as a new tensor.
 
         Raises:
-            DataError: a row that the bank does not have.
+            DataError: a row that the bank does not have, or rows that are no integers, such as a mask.
 
         >>> from types import SimpleNamespace
         >>> def noise(labels, *, generator=None):
@@ -165,7 +168,10 @@ class SampleBank:
         >>> SampleBank.generate(source, 2, seed=0, progress=False).images([1, 0]).shape
         torch.Size([2, 1, 4, 4])
         """
-        wanted = np.asarray(torch.as_tensor(rows, dtype=torch.int64).cpu()).reshape(-1)
+        given = torch.as_tensor(rows)
+        if given.numel() and (given.dtype == torch.bool or given.is_floating_point()):
+            raise DataError(f"rows must be integers, got {given.dtype}; of a mask pass mask.nonzero()")
+        wanted = np.asarray(given.to("cpu", torch.int64)).reshape(-1)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise DataError(f"rows must be from 0 to {len(self) - 1}, got {wanted.min()} to {wanted.max()}")
         return torch.from_numpy(self._pixels.take(wanted, axis=0))

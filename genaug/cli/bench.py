@@ -12,7 +12,7 @@ def bench_command(
     name: Annotated[
         str,
         typer.Argument(
-            help="import, engine, training, bank, sampling, transforms, loaders, denoise, jitter, scale, or all."
+            help="import, engine, training, arms, bank, sampling, transforms, loaders, denoise, jitter, scale, or all."
         ),
     ] = "all",
     repeats: Annotated[int, typer.Option(help="Measurements of each side, taken in turn.", min=3)] = 15,

@@ -2,8 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from genaug.data.labeled import CHUNK, LabeledImages
 from genaug.errors import DataError, shorten
@@ -21,20 +20,18 @@ class DataCheck:
     constant: int
     repeated: int
     conflicting: int
-    shared: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
-def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | None = None) -> DataCheck:
+def check_data(data: LabeledImages) -> DataCheck:
     """Count what is in `data` and look for exact duplicates, conflicting labels, scarce classes and blank images.
 
     Args:
         data: the images to train on.
-        others: other parts by name, such as {"test": ...}, that should share no image with `data`.
 
     Returns:
         counts by class name; lowest and highest pixel value; images of one value only; images that repeat an earlier
-        one; images that stand under several classes; images shared with each other part.
+        one; images that stand under several classes.
 
     Raises:
         DataError: no images, or several that are all the same.
@@ -50,14 +47,16 @@ def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | Non
     """
     if not len(data):
         raise DataError("data must hold at least one image, got none")
-    places, targets = _by_content(data), data.targets
+    places: dict[bytes, list[int]] = defaultdict(list)
+    for row, content in enumerate(hash_images(data)):
+        places[content].append(row)
+    targets = data.targets
     if len(places) == 1 < len(data):
         raise DataError(f"data must hold different images, got {len(data)} times the same; look how they are read")
     classes = {key: {targets[row] for row in rows} for key, rows in places.items()}
     conflicting = [key for key, found in classes.items() if len(found) > 1]
     lowest, highest = data.images.amin((1, 2, 3)), data.images.amax((1, 2, 3))
     counts = dict(zip(data.classes, data.counts, strict=True))
-    shared = {name: len(places.keys() & _by_content(part).keys()) for name, part in (others or {}).items()}
     check = DataCheck(
         size=data.spec.size,
         counts=counts,
@@ -65,18 +64,15 @@ def check_data(data: LabeledImages, *, others: Mapping[str, LabeledImages] | Non
         constant=int((lowest == highest).sum()),
         repeated=len(data) - len(places),
         conflicting=sum(len(places[key]) for key in conflicting),
-        shared=shared,
     )
     example = sorted(classes[conflicting[0]]) if conflicting else []
     return _with_warnings(check, [data.classes[index] for index in example])
 
 
-def _by_content(data: LabeledImages) -> dict[bytes, list[int]]:
-    places: dict[bytes, list[int]] = defaultdict(list)
+def hash_images(data: LabeledImages) -> list[bytes]:
+    """Return the SHA-256 of the pixels of each image, by which equal ones are found."""
     images = (image for part in data.images.split(CHUNK) for image in part.cpu().numpy())
-    for row, image in enumerate(images):
-        places[hashlib.sha256(image.tobytes()).digest()].append(row)
-    return places
+    return [hashlib.sha256(image.tobytes()).digest() for image in images]
 
 
 def _with_warnings(check: DataCheck, conflict: list[str]) -> DataCheck:
@@ -93,6 +89,4 @@ def _with_warnings(check: DataCheck, conflict: list[str]) -> DataCheck:
             check.value_range[1] <= 1
         ),
     }
-    for name, count in check.shared.items():
-        findings[f"{count} images are also in {name}: remove them from one part, or scores come out too good"] = count
     return replace(check, warnings=tuple(message for message, found in findings.items() if found))

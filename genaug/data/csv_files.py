@@ -34,6 +34,11 @@ def list_csv(path: Path, *, split: str | None = None, columns: Columns) -> Listi
     """
     refuse_parts(split, str(path))
     header, rows = _read_rows(path)
+    if split == "train" and any(name.lower() == "split" for name in header):
+        raise DataError(
+            f"{path}: has a column 'split', which is not read, so split 'train' cannot be chosen; leave --split out to "
+            "take all rows, or write those of each part to a file of their own"
+        )
     image = _pick_image(path, header, rows[0][1], columns.image)
     label = _pick_label(path, header, image, columns)
     for line, cells in rows:

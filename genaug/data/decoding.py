@@ -26,6 +26,10 @@ class UnreadableImage(DataError):
             "or leave out what cannot be read with --skip-bad (skip_bad=True)"
         )
         self.summary = " ".join(f"{name} ({reason})".splitlines())
+        self._name, self._reason = name, reason
+
+    def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str]]:
+        return type(self), (self._name, self._reason)  # so that a process can tell another one
 
 
 def decode_image(file: File, name: str) -> Image.Image:
@@ -37,7 +41,7 @@ def decode_image(file: File, name: str) -> Image.Image:
         UnreadableImage: a file that is missing, empty, damaged, no image, or too large to be one in earnest.
     """
     with _open(file, name) as image:
-        deep = image.mode == "I" and image.format == "PNG"  # how PIL opened 16 bits before "I;16"
+        deep = image.mode == "I" and image.format in ("PNG", "PPM")  # how PIL opens 16 bits where not as "I;16"
         image.load()
         return ImageOps.exif_transpose(image.convert("I;16") if deep else image)
 
@@ -83,7 +87,7 @@ def _open(file: File, name: str) -> Iterator[Image.Image]:
 def _reason(file: File, problem: Exception) -> str:
     try:
         empty = not file if isinstance(file, bytes) else os.path.getsize(file) == 0
-    except OSError:
+    except (OSError, ValueError):  # or a path with a null character
         empty = False
     if empty:
         return "the file is empty"

@@ -51,6 +51,12 @@ def find_source(
     if isinstance(data, (str, os.PathLike)):
         return _list_path(data, split, columns)
     if isinstance(data, Mapping) and data and all(hasattr(part, "column_names") for part in data.values()):
+        streams = [name for name, part in data.items() if not hasattr(part, "__len__")]
+        if streams:
+            raise DataError(
+                f"the dict of data sets: {list_names(streams)} must have a length and items by index, got streams; "
+                "load them without streaming=True"
+            )
         return list_tables(data, "the dict of data sets", split=split, columns=columns)
     refuse_parts(split, f"data {shorten(data)}")
     return data

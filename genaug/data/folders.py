@@ -1,7 +1,7 @@
 """Image folders: a folder of images for each class, with or without parts such as train and test above them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -40,6 +40,11 @@ def list_folder(folder: Path, *, split: str | None = None, classes: Classes = "n
         if _lacks_classes([folder], classes):
             return _list_all(folder, [folder])
         names = _list_classes(folder)
+        if all(name.lower() in PART_NAMES for name in names):
+            raise DataError(
+                f"{folder}: must hold one folder of images for each class, got the parts {list_names(names)} alone, "
+                f"with images in them; where these are classes, rename one; {PATCHES}"
+            )
         samples = _list_samples(folder, names)
     except OSError as problem:
         raise DataError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
@@ -163,13 +168,19 @@ def _list_samples(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def _list_images(root: str) -> list[str]:
-    found: list[tuple[str, str]] = []
-    _walk(root, (), found)
-    return [os.path.join(place, file) for place, file in sorted(found)]
+    found = sorted((place, file) for place, file in walk(root) if file.lower().endswith(SUFFIXES))
+    return [os.path.join(place, file) for place, file in found]
 
 
-def _walk(root: str, above: tuple[Identity, ...], found: list[tuple[str, str]]) -> None:
-    """Add (folder, file) of each image in `root` and below; `above` are the folders on the way to it."""
+def walk(root: str, above: tuple[Identity, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Yield (folder, name) of each file in `root` and below that is not hidden; links to folders are followed.
+
+    `above` are the folders on the way to `root`.
+
+    Raises:
+        OSError: a folder that cannot be listed.
+        DataError: a link that leads back to a folder above it.
+    """
     status = os.stat(root)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -179,6 +190,6 @@ def _walk(root: str, above: tuple[Identity, ...], found: list[tuple[str, str]]) 
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
-                _walk(entry.path, (*above, identity), found)
-            elif entry.name.lower().endswith(SUFFIXES):
-                found.append((root, entry.name))
+                yield from walk(entry.path, (*above, identity))
+            else:
+                yield root, entry.name

@@ -1,7 +1,8 @@
 """Labels of any kind (names, numbers, floats that are whole) as class indices with names."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from genaug.errors import DataError, shorten
 from genaug.spec import MAX_CLASSES
 
+IMAGE_KEYS = ("image", "img")
+LABEL_KEYS = ("label", "labels")
 FIX = "give it a class or remove the row"
 NO_CLASSES = "none"  # as `label_column`, where classes are not needed
 ONE_CLASS = ("image",)  # of data without classes
@@ -28,6 +31,23 @@ class Columns(NamedTuple):
     image: str | None = None
     label: str | None = None
     classes: Classes = "needed"
+
+
+def read_names(classes: Any) -> tuple[str, ...] | None:
+    """Return the names that the attribute `classes` of a data set holds, whatever its type; None where it has none.
+
+    Tuples of words, as ImageNet has them, are joined, and told apart by their number where two are the same.
+
+    >>> read_names([("crane",), ("great auk", "auk"), ("crane",)])
+    ('crane 0', 'great auk, auk', 'crane 2')
+    """
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        return None
+    listed = list(classes)
+    names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in listed]
+    often = Counter(names)
+    twice = [often[name] > 1 and isinstance(words, tuple) for name, words in zip(names, listed, strict=True)]
+    return tuple(f"{name} {index}" if twice[index] else name for index, name in enumerate(names))
 
 
 def without_classes(count: int) -> tuple[Tensor, tuple[str, ...]]:

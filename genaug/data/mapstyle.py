@@ -12,15 +12,13 @@ from PIL import Image
 from genaug.data.allocation import MEMORY_LIMIT
 from genaug.data.decoding import UnreadableImage
 from genaug.data.labeled import LabeledImages
-from genaug.data.labels import ONE_CLASS, PATCHES, Columns
+from genaug.data.labels import IMAGE_KEYS, LABEL_KEYS, ONE_CLASS, PATCHES, Columns, read_names
 from genaug.data.parts import list_names
 from genaug.data.reading import Listing, finish_reading, read_each
 from genaug.data.stacking import ImageStack, find_size
 from genaug.errors import DataError, shorten
-from genaug.spec import MAX_CLASSES
+from genaug.spec import MAX_CLASSES, DataSpec
 
-IMAGE_KEYS = ("image", "img")
-LABEL_KEYS = ("label", "labels")
 DAMAGE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -59,6 +57,7 @@ def from_dataset(
     ('1x8x8', ['0', '1'])
     """
     _check_dataset(dataset)
+    DataSpec(1, class_names=read_names(_find(dataset, "classes")) or ())  # names that repeat, before all is read
     columns = Columns(image_column, label_column)
     stack = ImageStack(len(dataset), resize=resize, grayscale=grayscale, memory_limit=memory_limit)
     features, row = _find(dataset, "features"), None
@@ -229,18 +228,21 @@ def _name_classes(dataset: Any, features: Any, columns: Columns, labels: Sequenc
     if isinstance(features, Mapping):
         key = pick_column(features, features, "ClassLabel", columns.label)
         names = getattr(features[key], "names", None)
-    # Those of ImageNet are tuples of words.
-    named = [", ".join(name) if isinstance(name, tuple) else str(name) for name in (() if names is None else names)]
-    return tuple(named or map(str, range(max(labels, default=0) + 1)))
+    return read_names(names) or tuple(map(str, range(max(labels, default=0) + 1)))
 
 
 def _find(dataset: Any, attribute: str) -> Any:
-    """Return an attribute of `dataset`, or of the data sets inside Subset and ConcatDataset, which must agree."""
+    """Return an attribute of `dataset`, or of those of the data sets inside Subset and ConcatDataset that have it.
+
+    Raises:
+        DataError: they differ.
+    """
     if hasattr(dataset, attribute):
         return getattr(dataset, attribute)
     if hasattr(dataset, "dataset"):
         return _find(dataset.dataset, attribute)
     found = [_find(part, attribute) for part in getattr(dataset, "datasets", ())]
+    found = [value for value in found if value is not None]
     if any(repr(other) != repr(found[0]) for other in found):  # arrays cannot be compared by ==
         raise DataError(f"dataset joins parts whose {attribute} differ: {shorten(found)}; give them the same ones")
     return found[0] if found else None

@@ -174,6 +174,8 @@ class ImageStack:
         if self.grayscale and image.shape[0] != 1:
             image = _gray_tensor(image, name)
         if self.resize is not None and tuple(image.shape[-2:]) != self.resize:
+            if image.dtype in (torch.float16, torch.bfloat16):
+                image = image.float()  # torch does not resize others on the CPU
             image = interpolate(image[None], size=self.resize, mode="bilinear", antialias=True)[0]
         return to_uint8(image)
 

@@ -91,10 +91,11 @@ def _is_train(default: Any) -> bool:
 
 
 def _check_root(name: str, root: "str | os.PathLike[str] | None", *, download: bool) -> str:
+    hint = f"; for the folder ./{name} pass ./{name} as data" if os.path.isdir(name) else ""
     if root is None:
         raise DataError(
             f"{name}: needs the folder that it is in: pass --root DIR (root=), and --download (download=True) to fetch "
-            "it into there"
+            f"it into there{hint}"
         )
     folder = expand(root, error=DataError)
     if not folder.is_dir() and not download:

@@ -1,7 +1,9 @@
 """An arm: one way to train the classifier of a comparison; and what every arm gets."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from torch import Tensor
@@ -46,8 +48,8 @@ class Arm:
         until: share of the training after which batches hold real images alone.
 
     Raises:
-        GenaugError: a value out of its range; `fraction` with `replace`, `every` with `target` or `cap`, `mix` with a
-            `weight`.
+        GenaugError: a value out of its range; `fraction` with `replace` or with a `weight` of 0, `every` with `target`
+            or `cap`, `mix` with a `weight`.
     """
 
     balanced: bool = False
@@ -73,6 +75,8 @@ class Arm:
             _check_rate(self.learning_rate)
         if self.every is not None and (self.target, self.cap) != (Arm.target, Arm.cap):
             raise GenaugError("every takes the place of target and cap, so leave these out")
+        if self.fraction is not None and not self.weight:
+            raise GenaugError("weight must be above 0 with fraction, or a share of each batch is for nothing")
         for name in ("fraction", "replace"):
             value = getattr(self, name)
             if value is not None and not 0 < check_share(value, name=name) < 1:
@@ -118,6 +122,7 @@ class Budget:
                 raise GenaugError(f"{name} must be one of {', '.join(known)}, got {shorten(getattr(self, name))}")
 
 
-def _check_rate(rate: float) -> None:
-    if not 0 < rate <= 10:  # written so that NaN fails too
+def _check_rate(rate: Any) -> None:
+    number = float(rate) if isinstance(rate, Real) else math.nan
+    if not 0 < number <= 10:  # written so that NaN fails too
         raise GenaugError(f"learning_rate must be above 0 and at most 10, got {shorten(rate)}")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genaug.bank import SampleBank
 from genaug.data import LabeledImages
-from genaug.errors import DataWarning, shorten
+from genaug.errors import DataWarning, GenaugError, shorten
 from genaug.evaluate.arms import Arm
 from genaug.mixing import MixedDataset, balance
 from genaug.mixing.choice import match_classes
@@ -36,6 +36,8 @@ class Batches:
     ) -> None:
         self._arm, self._train, self._batch_size = arm, train, batch_size
         self._mixed = _mix(arm, train, seed=seed, device=device)
+        if arm.fraction is not None and batch_size < 2:
+            raise GenaugError(f"batch_size must be at least 2 with fraction, got {batch_size}")
         self._until = round(arm.until * steps) if self._mixed is not None else 0
         self._seed = derive_seed(seed, "classifier batches")
         self._exponent = 0.0 if arm.balanced else 1.0

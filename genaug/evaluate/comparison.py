@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from genaug.errors import GenaugError, shorten
 from genaug.evaluate.intervals import Difference, paired_difference
 from genaug.evaluate.scoring import unpack
 
@@ -46,10 +47,19 @@ class Comparison:
         return list(dict.fromkeys(run["arm"] for run in self.runs))
 
     def values(self, arm: str, metric: str) -> list[float]:
-        """Return a metric of an arm for every seed, in order of the seeds."""
-        return [run[metric] for run in self._runs(arm)]
+        """Return a metric of an arm for every seed, in order of the seeds.
+
+        Raises:
+            GenaugError: another arm or metric.
+        """
+        runs = self._runs(arm)
+        if any(metric not in run for run in runs):
+            raise GenaugError(f"metric must be one of {', '.join(METRICS)}, got {shorten(metric)}")
+        return [run[metric] for run in runs]
 
     def _runs(self, arm: str) -> list[dict[str, Any]]:
+        if arm not in self.arms:
+            raise GenaugError(f"arm must be one that was run, {shorten(self.arms)}, got {shorten(arm)}")
         return sorted((run for run in self.runs if run["arm"] == arm), key=lambda run: run["seed"])
 
     def recall(self, arm: str) -> list[float]:
@@ -70,7 +80,7 @@ class Comparison:
             metric: "accuracy" or "balanced_accuracy".
 
         Raises:
-            GenaugError: another metric, or fewer than two seeds.
+            GenaugError: another arm or metric, or fewer than two seeds.
         """
         labels = torch.tensor(self.test_labels)
         ours, rival = (

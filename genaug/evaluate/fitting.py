@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from genaug.data import LabeledImages
 from genaug.degradations import Degradation, degrade
-from genaug.errors import GenaugError
+from genaug.errors import GenaugError, shorten
 from genaug.evaluate.arms import Arm, Budget
 from genaug.evaluate.batches import Batches
 from genaug.evaluate.losses import adjust_logits
@@ -109,8 +109,14 @@ def check_classifier(classifier: Callable[[Any], nn.Module], train: LabeledImage
     """Raise a `GenaugError` unless new classifiers give a logit for each class of a batch of images."""
     net = make_classifier(classifier, train, seed=0, device=device).eval()
     wanted = min(2, len(train)), train.spec.num_classes
-    with torch.no_grad():
-        logits = net(train.images[:2].to(device))
+    try:
+        with torch.no_grad():
+            logits = net(train.images[:2].to(device))
+    except Exception as problem:  # such as an AssertionError about the size of images
+        raise GenaugError(
+            f"classifier must take images {train.spec.size}, but fails ({type(problem).__name__}: "
+            f"{shorten(str(problem), 200)}); choose another, or other sizes of images (--resize)"
+        ) from problem
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != wanted:
         raise GenaugError(f"classifier must return logits (N, classes), {wanted} of two images, got {found}")

@@ -1,8 +1,10 @@
 """The runs of a comparison: one after another, or side by side in processes of their own."""
 
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -91,6 +93,8 @@ def _run(
     return {"arm": task.name, "seed": task.seed, **scores, "counts": counts, "seconds": seconds}
 
 
+PATIENCE = 10.0  # seconds for a worker to end
+
 _payload = b""  # of a worker process: what all runs share
 _shared: dict[str, Any] = {}
 _parts: dict[int, LabeledImages] = {}
@@ -99,8 +103,17 @@ _parts: dict[int, LabeledImages] = {}
 def _prepare(payload: bytes, threads: int) -> None:
     global _payload
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _payload = payload
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it does, also where that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_here(task: bytes) -> dict[str, Any]:
@@ -113,7 +126,10 @@ def _run_here(task: bytes) -> dict[str, Any]:
             f"with jobs above 1 arms, classifier and train must be importable in other processes, got: {problem}; "
             "define them in a module, or use jobs=1"
         ) from None
-    return _run(found, _shared, _parts, on_step=lambda: None)
+    try:
+        return _run(found, _shared, _parts, on_step=lambda: None)
+    except KeyboardInterrupt:  # of a training within, which has saved its state: the executor would go on
+        os._exit(128 + signal.SIGINT)
 
 
 def _run_side_by_side(
@@ -154,4 +170,6 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     for worker in workers:
         worker.terminate()
     for worker in workers:
+        worker.join(PATIENCE)
+        worker.kill()
         worker.join()

@@ -39,23 +39,22 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class ClassWeighted:
-    """Cross-entropy with weights of 1 / n_c; of mixed targets their mean by shares. Classes of 0 images weigh 0.
+    """Cross-entropy with weights of 1 / n_c: -sum_c w_c t_c log p_c. Classes of 0 images weigh 0.
 
     >>> ClassWeighted()(torch.zeros(2, 2), torch.eye(2), counts=torch.tensor([4, 1]), progress=0.0)[1]
     tensor([0.2500, 1.0000])
     """
 
     def __call__(self, logits: Tensor, targets: Tensor, *, counts: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-        weights = torch.where(counts > 0, 1 / counts.float(), 0.0)
-        return F.cross_entropy(logits, targets, reduction="none"), _mean_by_shares(weights, targets)
+        return _weigh(logits, targets, torch.where(counts > 0, 1 / counts.float(), 0.0))
 
 
 @dataclass(frozen=True)
 class EffectiveNumber:
     """Cross-entropy with weights of (1 - beta) / (1 - beta^n_c) (Cui et al. 2019, "Class-Balanced Loss").
 
-    The inverse of the effective number of images, their proposition 1; of mixed targets the mean by shares. With
-    beta = 0 all classes weigh the same, with beta near 1 as 1 / n_c. Classes of 0 images weigh 0.
+    -sum_c w_c t_c log p_c, with the inverse of the effective number of images, their proposition 1. With beta = 0 all
+    classes weigh the same, with beta near 1 as 1 / n_c. Classes of 0 images weigh 0.
 
     Args:
         beta: (N - 1) / N for N different images that a class could have; from 0 to 0.999999.
@@ -75,8 +74,7 @@ class EffectiveNumber:
     def __call__(self, logits: Tensor, targets: Tensor, *, counts: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         log_beta = math.log(self.beta) if self.beta > 0 else -math.inf
         weights = (1 - self.beta) / -torch.expm1(counts.float() * log_beta)  # 1 - beta^n loses digits for small n
-        weights = torch.where(counts > 0, weights, 0.0)
-        return F.cross_entropy(logits, targets, reduction="none"), _mean_by_shares(weights, targets)
+        return _weigh(logits, targets, torch.where(counts > 0, weights, 0.0))
 
 
 @dataclass(frozen=True)
@@ -179,5 +177,12 @@ def _log_prior(counts: Tensor) -> Tensor:
     return (torch.where(counts > 0, counts, scarcest) / counts.sum()).log()
 
 
-def _mean_by_shares(weights: Tensor, targets: Tensor) -> Tensor:
-    return (targets * weights).sum(1)  # no matrix product, which autocast rounds
+def _weigh(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return losses (N,) and weights (N,) of cross-entropy with weights of the classes (C,).
+
+    In mixed targets each class keeps its own: the loss is -sum_c w_c t_c log p_c over the sum of w_c t_c, which is the
+    weight, so that the mean over a batch is the weighted one.
+    """
+    shares = targets * weights
+    total = shares.sum(1)
+    return F.cross_entropy(logits, shares, reduction="none") / total.clamp(min=torch.finfo(total.dtype).tiny), total

@@ -1,8 +1,7 @@
 """Whether a training part and a held-out part can be compared on."""
 
-import hashlib
-
 from genaug.data import LabeledImages
+from genaug.data.check import hash_images
 from genaug.errors import DataError, shorten
 
 
@@ -17,7 +16,7 @@ def check_parts(train: LabeledImages, test: LabeledImages) -> None:
     if shared:
         raise DataError(
             f"train and test must not share images, got {len(shared)} shared, images {shorten(shared)} of train; "
-            "remove them (--drop-shared)"
+            "remove them from train"
         )
 
 
@@ -34,9 +33,5 @@ def check_classes(train: LabeledImages, test: LabeledImages) -> None:
 
 def find_shared(train: LabeledImages, test: LabeledImages) -> list[int]:
     """Return the rows of `train` whose pixels are those of an image of `test`, whatever their classes."""
-    known = set(_hash_images(test))
-    return [row for row, digest in enumerate(_hash_images(train)) if digest in known]
-
-
-def _hash_images(data: LabeledImages) -> list[bytes]:
-    return [hashlib.sha256(image.numpy().tobytes()).digest() for image in data.images.cpu()]
+    known = set(hash_images(test))
+    return [row for row, digest in enumerate(hash_images(train)) if digest in known]

@@ -76,8 +76,9 @@ def compose_arms(
 ) -> tuple[Arm, ...]:
     """Return the settings of an arm that are to be tried, the first with the default of every piece.
 
-    The others are drawn at random from all combinations of the values of its pieces and of learning rates
-    (Bergstra & Bengio 2012), so that every arm gets the same number, however much there is to choose.
+    Learning rates are the same for all arms, in one order: the first setting of each has the first of `RATES`, and so
+    on. The other values are drawn at random from all combinations (Bergstra & Bengio 2012), so that every arm gets the
+    same number of settings, however much there is to choose.
 
     Args:
         name: "plain", or names of pieces joined by "+", applied in this order.
@@ -100,47 +101,52 @@ def compose_arms(
             f"arm must be {PLAIN!r} or pieces joined by '+', none twice, of {', '.join(pieces)}; got {shorten(name)}"
         )
     parts = [pieces[part] for part in names]
-    grid = [(RATES[0], *(piece.values[0] for piece in parts))]
-    known = [_build(parts, budget.learning_rate, *grid[0])]  # the defaults must fit together
-    for values in list(itertools.product(RATES, *(piece.values for piece in parts)))[1:]:
+    usable: dict[str, tuple[Any, ...]] = {}  # by what they make: a later piece may set again what another one varies
+    for values in itertools.product(*(piece.values for piece in parts)):
+        if not usable:
+            _build(parts, budget.learning_rate, values)  # the defaults must fit together
         arm = _try(parts, budget.learning_rate, values)
-        if arm is not None and arm not in known:  # a later piece may set again what an earlier one varies
-            known.append(arm)
-            grid.append(values)
-    if not 1 <= trials <= len(grid):
-        raise GenaugError(f"trials must be from 1 to {len(grid)}, the combinations of arm {name!r}, got {trials}")
-    order = torch.randperm(len(grid) - 1, generator=make_generator(seed, "trials", name)).tolist()
-    chosen = [grid[0], *(grid[1 + place] for place in order[: trials - 1])]
-    return tuple(_build(parts, budget.learning_rate, *values) for values in chosen)
+        if arm is not None:
+            usable.setdefault(str(arm), values)
+    choices = list(usable.values())
+    if not 1 <= trials <= len(choices) * len(RATES):
+        raise GenaugError(
+            f"trials must be from 1 to {len(choices) * len(RATES)}, the combinations of arm {name!r}, got {trials}"
+        )
+    arms = []
+    for trial in range(trials):
+        turn, place = divmod(trial, len(RATES))
+        order = torch.randperm(len(choices), generator=make_generator(seed, "trials", name, place)).tolist()
+        if place == 0:
+            order.insert(0, order.pop(order.index(0)))
+        arms.append(_build(parts, budget.learning_rate * RATES[place], choices[order[turn]]))
+    return tuple(arms)
 
 
-def build_on(base: Arm, *, budget: Budget) -> Piece:
-    """Return the piece "rival", which an arm on top of `base` begins with; learning rates vary around its own.
+def build_on(base: Arm) -> Piece:
+    """Return the piece "rival", which an arm on top of `base` begins with; of that all stays but the learning rate.
 
-    >>> piece = build_on(Arm(balanced=True, learning_rate=1e-3), budget=Budget(learning_rate=2e-3))
-    >>> piece.apply(Arm(learning_rate=4e-3), None).learning_rate
-    0.002
+    >>> build_on(Arm(balanced=True, learning_rate=1e-3)).apply(Arm(learning_rate=4e-3), None).learning_rate
+    0.004
     """
-    own = base.learning_rate or budget.learning_rate
 
     def apply(arm: Arm, value: Any) -> Arm:
         if arm != Arm(learning_rate=arm.learning_rate):
             raise GenaugError(f"{RIVAL!r} stands for all that the rival does, so it must be the first piece of an arm")
-        rate = arm.learning_rate or budget.learning_rate
-        return replace(base, learning_rate=own * rate / budget.learning_rate)
+        return replace(base, learning_rate=arm.learning_rate)
 
     return Piece(apply)
 
 
 def _try(parts: list[Piece], learning_rate: float, values: tuple[Any, ...]) -> Arm | None:
     try:
-        return _build(parts, learning_rate, *values)
+        return _build(parts, learning_rate, values)
     except GenaugError:
         return None
 
 
-def _build(parts: list[Piece], learning_rate: float, factor: float, *values: Any) -> Arm:
-    arm = Arm(learning_rate=learning_rate * factor)
+def _build(parts: list[Piece], learning_rate: float, values: tuple[Any, ...]) -> Arm:
+    arm = Arm(learning_rate=learning_rate)
     for piece, value in zip(parts, values, strict=True):
         arm = piece.apply(arm, value)
     return arm

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from genaug.evaluate.stored import read_runs
 from genaug.mixing import MixedDataset
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
+from genaug.seeding import check_seed
 from genaug.storage import check_vacant, expand, write_json, write_text
 
 Train = LabeledImages | Callable[[int], LabeledImages]
@@ -88,8 +89,11 @@ def compare_arms(
         raise GenaugError(f"jobs must be an integer of at least 1, got {shorten(jobs)}")
     seeds, where = list_seeds(seeds), choose_device(device)
     results = None if output is None else expand(output)
-    if results is not None and not resume:
-        check_vacant(results, overwrite=overwrite)
+    if results is not None and results.suffix.lower() == ".csv":
+        raise GenaugError(f"output must be a JSON file, beside which a CSV file is written, got {results}")
+    if results is not None and not (resume and results.exists()):
+        for path in (results, results.with_suffix(".csv")):
+            check_vacant(path, overwrite=overwrite)
     first = train(seeds[0]) if callable(train) else train
     check_parts(first, test)
     check_classes(first, test)
@@ -108,6 +112,7 @@ def compare_arms(
     }
     comparison = Comparison(rival, test.spec.class_names, test.targets, settings)
     if results is not None and resume and results.exists():
+        _check_recognizable({"classifier": settings["classifier"], **settings["arms"]})
         comparison.runs.extend(read_runs(results, comparison))
     done = {(run["arm"], run["seed"]) for run in comparison.runs}
     tasks = [Task(name, arms[name], seed) for seed in seeds for name in arms if (name, seed) not in done]
@@ -129,8 +134,8 @@ def write_results(path: Path, comparison: Comparison) -> None:
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path.with_suffix(".csv"), text.getvalue())
     write_json(path, comparison.to_dict())
+    write_text(path.with_suffix(".csv"), text.getvalue())
 
 
 def describe_arm(arm: Arm) -> dict[str, str]:
@@ -156,6 +161,16 @@ def describe(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
+def _check_recognizable(described: Mapping[str, Any]) -> None:
+    """Raise a `GenaugError` where something is told in words that another function would be told in too."""
+    unclear = [name for name, words in described.items() if re.search(r"<(lambda|locals)>", str(words))]
+    if unclear:
+        raise GenaugError(
+            f"runs cannot be resumed where {shorten(unclear)} hold a lambda, or a function within another, which "
+            "cannot be recognized again; define it in a module"
+        )
+
+
 def list_seeds(seeds: int | Sequence[int]) -> list[int]:
     """Return seeds as they are given, or 0, 1, ... for their number.
 
@@ -165,9 +180,12 @@ def list_seeds(seeds: int | Sequence[int]) -> list[int]:
     >>> list_seeds(3)
     [0, 1, 2]
     """
-    listed = list(range(seeds) if isinstance(seeds, int) else seeds)
-    if not listed or len(set(listed)) != len(listed) or any(type(seed) is not int for seed in listed):
-        raise GenaugError(f"seeds must be at least one integer, none twice, got {shorten(listed)}")
+    try:
+        listed = [check_seed(seed) for seed in (seeds if isinstance(seeds, Iterable) else range(check_seed(seeds)))]
+    except GenaugError:
+        listed = []
+    if not listed or len(set(listed)) != len(listed):
+        raise GenaugError(f"seeds must be at least one integer, none twice, got {shorten(seeds)}")
     return listed
 
 

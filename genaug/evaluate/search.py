@@ -53,8 +53,6 @@ def choose_settings(
 ) -> Choice:
     """Train a classifier with every setting of every arm on a part of `train`, and choose by the rest of it.
 
-    Images that are in both parts, since `train` holds them twice, are left out of the first one.
-
     Args:
         settings: name -> the settings of an arm, as many for each arm.
         train: the training part; images for testing have no place here.
@@ -80,21 +78,7 @@ def choose_settings(
     if len({len(tried) for tried in settings.values()}) != 1:
         found = {name: len(tried) for name, tried in settings.items()}
         raise GenaugError(f"settings must be as many for each arm, got {shorten(found)}")
-    kept, held_out = train.split(fraction, seed=split_seed)
-    validation = train.subset(held_out)
-    single = torch.ones(len(kept), dtype=torch.bool)
-    single[find_shared(train.subset(kept), validation)] = False
-    part = train.subset(kept[single])
-    scarce = [
-        name
-        for name, count, left in zip(train.classes, train.counts, validation.counts, strict=True)
-        if count and not left
-    ]
-    if scarce:
-        raise DataError(
-            f"a validation part of {fraction:g} needs more images of {shorten(scarce)}; hold out a larger share, add "
-            "images, or leave these classes out"
-        )
+    part, validation = split_for_search(train, fraction, seed=split_seed)
     names = {name: [_label(name, number) for number in range(len(tried))] for name, tried in settings.items()}
     flat = {label: arm for name, tried in settings.items() for label, arm in zip(names[name], tried, strict=True)}
     comparison = compare_arms(
@@ -106,6 +90,35 @@ def choose_settings(
     }
     best = {name: settings[name][values.index(max(values))] for name, values in scores.items()}
     return Choice(best, scores, comparison)
+
+
+def split_for_search(train: LabeledImages, fraction: float, *, seed: int) -> tuple[LabeledImages, LabeledImages]:
+    """Return a part of `train` to train on, and a validation part that holds a share of each class.
+
+    Images that are in both, since `train` holds them twice, are left out of the first one.
+
+    Raises:
+        DataError: a class that has too few images for both parts.
+
+    >>> from genaug.data import load_data
+    >>> [len(part) for part in split_for_search(load_data("digits"), 0.25, seed=0)]
+    [899, 299]
+    """
+    kept, held_out = train.split(fraction, seed=seed)
+    validation = train.subset(held_out)
+    single = torch.ones(len(kept), dtype=torch.bool)
+    single[find_shared(train.subset(kept), validation)] = False
+    scarce = [
+        name
+        for name, count, left in zip(train.classes, train.counts, validation.counts, strict=True)
+        if count and not left
+    ]
+    if scarce:
+        raise DataError(
+            f"a validation part of {fraction:g} needs more images of {shorten(scarce)}; add images, hold out a larger "
+            "share (of two images or more), or leave the search out by naming a rival (--set rival=NAME --set trials=1)"
+        )
+    return train.subset(kept[single]), validation
 
 
 def _label(name: str, number: int) -> str:

@@ -1,4 +1,4 @@
-"""What all filters do: check the samples, judge them in chunks, and count what they accept of every class."""
+"""What all filters do: check the samples, and judge them in chunks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, shorten
 from genaug.images import to_uint8
 from genaug.models.running import split_batches
 from genaug.spec import DataSpec
@@ -30,8 +30,6 @@ class SampleFilter(ABC):
     >>> bright = Bright(DataSpec(1, 4, 4, ("a", "b")))
     >>> bright(torch.full((3, 1, 4, 4), 200, dtype=torch.uint8), torch.tensor([1, 1, 1]))
     tensor([True, True, True])
-    >>> bright.acceptance
-    (None, 1.0)
     """
 
     def __init__(self, spec: DataSpec) -> None:
@@ -40,21 +38,6 @@ class SampleFilter(ABC):
         self.spec = spec
         self._known = torch.ones(spec.num_classes, dtype=torch.bool)  # classes that can be judged
         self._fitted_to = "data"  # the argument that has images of them
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was counted for `acceptance`, as before the next bank."""
-        self._judged = torch.zeros(self.spec.num_classes, dtype=torch.int64)
-        self._accepted = torch.zeros(self.spec.num_classes, dtype=torch.int64)
-
-    @property
-    def acceptance(self) -> tuple[float | None, ...]:
-        """Share accepted of all images judged since `reset`, of each class; None of a class without any.
-
-        In a bank every filter judges all that is drawn, so that its rates do not depend on the other filters.
-        """
-        rates = (self._accepted.double() / self._judged).tolist()
-        return tuple(rate if judged else None for rate, judged in zip(rates, self._judged.tolist(), strict=True))
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return which images to keep, bool (n,) on the CPU.
@@ -74,10 +57,8 @@ class SampleFilter(ABC):
         self.check_classes(labels)
         if not len(labels):
             return torch.zeros(0, dtype=torch.bool)
-        mask = torch.cat([self.judge(to_uint8(part).cpu(), own) for part, own in split_batches(CHUNK, images, labels)])
-        self._judged += labels.bincount(minlength=self.spec.num_classes)
-        self._accepted += labels[mask].bincount(minlength=self.spec.num_classes)
-        return mask
+        chunks = split_batches(CHUNK, images, labels)
+        return torch.cat([self.judge(to_uint8(part).cpu(), own) for part, own in chunks])
 
     @abstractmethod
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -126,19 +107,3 @@ def class_quantiles(
             own = np.quantile(part.numpy(), quantiles)
             bounds[:, index] = torch.from_numpy((count * own + shrinkage * pooled) / (count + shrinkage))
     return bounds
-
-
-def check_number(value: object, *, name: str, low: float, high: float = float("inf")) -> float:
-    """Return a finite number from `low` to `high` as a float.
-
-    Raises:
-        GenaugError: anything else; the message calls it `name`.
-
-    >>> check_number(1, name="shrinkage", low=0)
-    1.0
-    """
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
-    if not (low <= number <= high and number < float("inf")):
-        rule = f"from {low:g} to {high:g}" if high < float("inf") else f"a finite number of at least {low:g}"
-        raise GenaugError(f"{name} must be {rule}, got {shorten(value)}")
-    return number

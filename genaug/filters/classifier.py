@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from genaug.data import LabeledImages
-from genaug.errors import DataError, GenaugError
+from genaug.errors import DataError, GenaugError, check_number
 from genaug.features import ClassifierFeatures
-from genaug.filters.base import CHUNK, SampleFilter, check_number, class_quantiles
+from genaug.filters.base import CHUNK, SampleFilter, class_quantiles
 from genaug.filters.copies import QUANTILE, NearCopies
 from genaug.models.running import inference, split_batches
 

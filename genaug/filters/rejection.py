@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from genaug.bank.drawing import check_source
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
-from genaug.errors import DataError, GenaugError, shorten
-from genaug.filters.base import SampleFilter, check_number
+from genaug.errors import DataError, GenaugError, check_number, shorten
+from genaug.filters.base import SampleFilter
 from genaug.images import to_uint8
 from genaug.models.base import Model, require
 from genaug.models.running import inference

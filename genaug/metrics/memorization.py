@@ -1,112 +1,18 @@
-"""Whether synthetic features copy training ones: distances to the nearest, near copies, and the C_T test."""
+"""Whether synthetic features copy training ones: the C_T test."""
 
 import math
 import warnings
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from genaug.errors import GenaugError, check_share, shorten
+from genaug.errors import GenaugError, shorten
 from genaug.metrics.neighbors import check_features, nearest_neighbors
 from genaug.seeding import derive_seed
 
-COPY_QUANTILE = 0.05
 ROWS_PER_CELL = 200
 LEAST_SYNTHETIC = 20
-
-
-@dataclass(frozen=True)
-class CopyScores:
-    """Distances of synthetic rows to the nearest real one against those of real rows among themselves.
-
-    Attributes:
-        threshold: distance up to which a row counts as a near copy, see `copy_threshold`.
-        near_copies: share of the synthetic rows that are near copies, 0 to 1. Fresh images of the real distribution
-            would have a share of about the quantile of the threshold; what is above that is copied.
-        median_distance: median over synthetic rows of the distance to the nearest real row.
-        real_median_distance: median over real rows of the distance to the nearest other real row.
-
-    >>> CopyScores(threshold=0.5, near_copies=0.1, median_distance=2.0, real_median_distance=1.9).near_copies
-    0.1
-    """
-
-    threshold: float
-    near_copies: float
-    median_distance: float
-    real_median_distance: float
-
-
-def copy_scores(synthetic: Tensor, real: Tensor, *, quantile: float = COPY_QUANTILE) -> CopyScores:
-    """Return the distances of synthetic rows to the nearest real ones, and the share of near copies, in one pass.
-
-    Args:
-        synthetic: features (M, F).
-        real: features (N, F) of the images that the model learned from, at least 2 rows.
-        quantile: of `copy_threshold`.
-
-    Raises:
-        GenaugError: fewer rows, other shapes, different widths, values that are not finite, or a quantile outside
-            0 to 1.
-
-    >>> real = torch.tensor([[0.0], [1.0], [3.0], [6.0]])
-    >>> copy_scores(torch.tensor([[3.0], [4.5]]), real, quantile=0.0)
-    CopyScores(threshold=1.0, near_copies=0.5, median_distance=0.75, real_median_distance=1.5)
-    """
-    quantile = check_share(quantile, name="quantile")
-    synthetic, real = check_features(synthetic=synthetic, real=real)
-    among_real = _distances_among(real)
-    distances = nearest_neighbors(synthetic, real)[0]
-    threshold = float(among_real.quantile(quantile))
-    return CopyScores(
-        threshold=threshold,
-        near_copies=float((distances <= threshold).double().mean()),
-        median_distance=float(distances.quantile(0.5)),
-        real_median_distance=float(among_real.quantile(0.5)),
-    )
-
-
-def copy_threshold(real: Tensor, *, quantile: float = COPY_QUANTILE) -> float:
-    """Return a radius around real rows within which a synthetic one counts as a near copy.
-
-    It is the quantile of the distances of all real rows to the nearest other real row, linearly interpolated. To a
-    fresh image of the same distribution the real images are as near as to one of their own, so that `quantile` is
-    about the share that a perfect generator would lose to this radius. The 5th percentile is the one that is customary
-    for distances to the closest record (as in Zhao et al. 2021, "CTAB-GAN"); a much lower one would rest on few rows of
-    a small set, and be 0 in sets with some repeated images.
-
-    Args:
-        real: features (N, F) of the training images, at least 2 rows.
-        quantile: 0 (the least distance) to 1 (the largest).
-
-    Raises:
-        GenaugError: fewer rows, another shape, values that are not finite, or a quantile outside 0 to 1.
-
-    >>> copy_threshold(torch.tensor([[0.0], [1.0], [3.0], [6.0]]), quantile=0.5)
-    1.5
-    """
-    quantile = check_share(quantile, name="quantile")
-    return float(_distances_among(real).quantile(quantile))
-
-
-def near_copies(synthetic: Tensor, real: Tensor, *, threshold: float) -> Tensor:
-    """Return which synthetic rows lie within `threshold` of a real one, (M,) bool on the device of `synthetic`.
-
-    An exact copy counts at any threshold, also at 0.
-
-    Args:
-        synthetic: features (M, F).
-        real: features (N, F).
-        threshold: distance, such as that of `copy_threshold`.
-
-    Raises:
-        GenaugError: other shapes, different widths, values that are not finite, or a threshold below 0.
-
-    >>> near_copies(torch.tensor([[0.1], [0.5]]), torch.tensor([[0.0], [1.0]]), threshold=0.2)
-    tensor([ True, False])
-    """
-    return nearest_neighbors(synthetic, real)[0][:, 0] <= _check_distance(threshold)
 
 
 @dataclass(frozen=True)
@@ -253,19 +159,3 @@ def cell_centers(train: Tensor, *, cells: int, seed: int) -> Tensor:
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than cells: some stay empty
         means.fit(train.cpu().numpy())
     return torch.from_numpy(means.cluster_centers_).to(train)
-
-
-def _check_distance(threshold: object) -> float:
-    number = -1.0 if isinstance(threshold, bool) or not isinstance(threshold, Real) else float(threshold)
-    if not 0.0 <= number < math.inf:  # written so that NaN fails
-        raise GenaugError(
-            f"threshold must be a finite number of at least 0, got {shorten(threshold)}; take it from copy_threshold"
-        )
-    return number
-
-
-def _distances_among(real: Tensor) -> Tensor:
-    (real,) = check_features(real=real)
-    if len(real) < 2:
-        raise GenaugError("real must have at least 2 rows to have distances among them, got 1; pass more images")
-    return nearest_neighbors(real, real, exclude_self=True)[0]

@@ -16,8 +16,8 @@ from genaug.bank.drawing import Counts, check_source
 from genaug.errors import DataError, shorten
 from genaug.mixing.choice import as_bank, check_fit, check_supply, choose_rows, choose_samples
 from genaug.mixing.kinds import ImageKind, add_source
-from genaug.mixing.probe import Pipeline, describe_pipeline
-from genaug.mixing.real import check_items, describe_real, fetch
+from genaug.mixing.probe import Pipeline, describe_pipeline, list_transforms
+from genaug.mixing.real import Keys, check_items, describe_leaves, describe_real, fetch
 from genaug.mixing.targets import Target
 from genaug.seeding import check_seed
 from genaug.spec import resolve_counts
@@ -130,9 +130,12 @@ class MixedDataset(Dataset[Any]):
     ) -> None:
         check_source(source)
         seed = check_seed(seed)
-        self._keys = {"image_key": image_key, "label_key": label_key}
-        known = describe_real(real, labels=labels, **self._keys)
-        check_items(real, known.pipeline, ranges=transform is None)
+        self._keys = Keys(image_key, label_key)
+        known = describe_real(real, labels=labels, image_key=image_key, label_key=label_key)
+        check_items(known, labels=labels is None, ranges=transform is None)
+        self._own_transform = transform
+        self._leaves = [(leaf, indices[:1], places[:1]) for leaf, indices, places in known.leaves]
+        self._transforms = self._list_transforms()
         self._pipeline = _with_transform(known.pipeline, transform)
         choice = choose_samples(
             source,
@@ -175,7 +178,7 @@ class MixedDataset(Dataset[Any]):
             raise DataError(f"transform must be a function of an image or None, got {shorten(transform)}")
         before, self.real.transform = self.real.transform, transform
         try:
-            pipeline = describe_pipeline(self.real, **self._keys)
+            pipeline = describe_pipeline(self.real, **self._keys._asdict())
             if pipeline.transform is not transform:
                 raise DataError(f"transform must be called by real, which {type(self.real).__name__} does not do")
             if self._bank is not None:
@@ -183,7 +186,7 @@ class MixedDataset(Dataset[Any]):
         except BaseException:
             self.real.transform = before
             raise
-        self._pipeline = pipeline
+        self._pipeline, self._transforms = pipeline, self._list_transforms()
 
     def set_epoch(self, epoch: int) -> None:
         """Take the synthetic samples of this epoch; workers that are kept between epochs see it too.
@@ -220,7 +223,14 @@ class MixedDataset(Dataset[Any]):
         if self._bank is None or not len(numbers):
             return []
         images = self._bank.images(self._epoch_rows(self._bank)[torch.from_numpy(numbers)])
+        if self._list_transforms() != self._transforms:  # since set on real, which synthetic samples must follow
+            pipeline = describe_leaves(self._leaves, self._keys)
+            check_fit(pipeline.image, self._bank.spec, transformed=pipeline.call != "none")
+            self._pipeline, self._transforms = _with_transform(pipeline, self._own_transform), self._list_transforms()
         return self._pipeline.make(images, self._synthetic[numbers])
+
+    def _list_transforms(self) -> list[Any]:
+        return [list_transforms(leaf) for leaf, *_ in self._leaves]
 
     def _epoch_rows(self, bank: SampleBank) -> Tensor:
         epoch = int(self._epoch)

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from genaug.data.labels import IMAGE_KEYS, LABEL_KEYS
 from genaug.errors import DataError, shorten
-from genaug.images import to_float
+from genaug.images import explain_mode, to_float
 
 PIL_CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
-IMAGE_KEYS = ("image", "img")
-LABEL_KEYS = ("label", "labels")
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,7 @@ def describe_image(value: Any, *, name: str) -> ImageKind:
     """
     if isinstance(value, Image.Image):
         if value.mode not in PIL_CHANNELS:
-            raise DataError(
-                f"{name} must have mode L, RGB or RGBA, got {value.mode!r}; call image.convert('RGB') on it"
-            )
+            raise DataError(f"{name} must have mode L, RGB or RGBA, got {value.mode!r}; {explain_mode(value.mode)}")
         return ImageKind("pil", PIL_CHANNELS[value.mode], value.height, value.width)
     if not is_image(value):
         raise DataError(f"{name} must be a PIL image, tensor or array, got {type(value).__name__}; convert it")

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from genaug.data.labels import IMAGE_KEYS, LABEL_KEYS
 from genaug.errors import DataError, shorten
 from genaug.mixing.kinds import (
-    IMAGE_KEYS,
-    LABEL_KEYS,
     ImageKind,
     ItemForm,
     LabelKind,
@@ -116,13 +115,10 @@ class Twin:
                 self._copy.__dict__[name] = copy.copy(value)
         self._recorders: dict[str, Recorder] = {}
         for name in (*IMAGE_TRANSFORMS, LABEL_TRANSFORM):
-            if callable(getattr(dataset, name, None)):
-                recorder = Recorder()
-                try:
-                    setattr(self._copy, name, recorder)
-                except (AttributeError, TypeError):  # a property: no attribute that a user could set
-                    continue
-                self._recorders[name] = recorder
+            # Setting a property could reach through to the data set itself, or to one inside it.
+            if callable(getattr(dataset, name, None)) and not isinstance(getattr(type(dataset), name, None), property):
+                self._recorders[name] = Recorder()
+                setattr(self._copy, name, self._recorders[name])
 
     def read(self, index: int) -> Capture:
         """Return an item as it is without transforms, and the calls that these would have got.
@@ -164,15 +160,17 @@ def is_hugging_face(dataset: Any) -> bool:
     )
 
 
-def describe_pipeline(dataset: Any, *, image_key: str | None = None, label_key: str | None = None) -> Pipeline:
-    """Return how `dataset`, which is no Subset or ConcatDataset, makes its items.
+def describe_pipeline(
+    dataset: Any, *, index: int = 0, image_key: str | None = None, label_key: str | None = None
+) -> Pipeline:
+    """Return how `dataset`, which is no Subset or ConcatDataset, makes its items, as the one at `index` shows.
 
     Raises:
         DataError: items or transforms of a form that synthetic samples cannot take.
     """
     if is_hugging_face(dataset):
-        return _describe_hugging_face(dataset, image_key, label_key)
-    capture = Twin(dataset).read(0)
+        return _describe_hugging_face(dataset, index, image_key, label_key)
+    capture = Twin(dataset).read(index)
     name, call, sample = _find_call(capture)
     form = describe_item(capture.item, image_key=image_key, label_key=label_key)
     image = capture.item[form.image]
@@ -218,7 +216,7 @@ def _find_call(capture: Capture) -> tuple[str | None, str, Any]:
     )
 
 
-def _describe_hugging_face(dataset: Any, image_key: str | None, label_key: str | None) -> Pipeline:
+def _describe_hugging_face(dataset: Any, index: int, image_key: str | None, label_key: str | None) -> Pipeline:
     view, features = dataset.format, dataset.features
     columns = list(features) if view["output_all_columns"] or not view["columns"] else list(view["columns"])
     image_key = image_key or find_image_key(features, columns)
@@ -227,7 +225,7 @@ def _describe_hugging_face(dataset: Any, image_key: str | None, label_key: str |
     own = view["format_kwargs"].get("transform") if view["type"] == "custom" else None
     raw = dataset if own is None else dataset.with_format(None)
     with unchanged_random_state():
-        row = raw[0]
+        row = raw[index]
     return Pipeline(
         form=ItemForm(dict, image_key, label_key),
         image=describe_image(row[image_key], name=f"column {image_key!r} of real"),
@@ -256,6 +254,13 @@ def find_label_key(features: Any, columns: list[str]) -> str:
     named = [key for key in columns if type(features[key]).__name__ == "ClassLabel"]
     integers = [key for key in columns if "int" in str(getattr(features[key], "dtype", ""))]
     return pick_key(columns, named or integers, LABEL_KEYS, "label")
+
+
+def list_transforms(dataset: Any) -> list[Any]:
+    """Return the transforms that are set on `dataset`, which is no Subset or ConcatDataset, as they are now."""
+    if is_hugging_face(dataset):
+        return [dataset.format]
+    return [getattr(dataset, name, None) for name in (*IMAGE_TRANSFORMS, LABEL_TRANSFORM)]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
+from genaug.data.labels import read_names
 from genaug.errors import DataError, shorten
 from genaug.mixing.kinds import describe_label, find_range, to_index
 from genaug.mixing.probe import (
@@ -30,13 +31,21 @@ class Keys(NamedTuple):
     label_key: str | None
 
 
+Leaf = tuple[Any, NDArray[np.int64], NDArray[np.int64]]
+
+
 @dataclass(frozen=True)
 class RealData:
-    """Labels of all items, class names where known, and how items are made."""
+    """Labels of all items, class names where known, and how items are made.
+
+    `leaves` are the data sets inside Subset and ConcatDataset, each with the indices (n,) in it of the items that are
+    used, and the indices (n,) of the same items in the whole.
+    """
 
     labels: list[int]
     class_names: tuple[str, ...] | None
     pipeline: Pipeline
+    leaves: list[Leaf]
 
 
 def describe_real(
@@ -66,30 +75,49 @@ def describe_real(
             f"pass one of them, such as real[{'train' if 'train' in dataset else next(iter(dataset))!r}]"
         )
     keys = Keys(image_key, label_key)
-    pipelines = [describe_pipeline(leaf, **keys._asdict()) for leaf in _leaves(dataset)]
-    if not all(pipeline.matches(pipelines[0]) for pipeline in pipelines):
-        raise DataError(
-            "real joins data sets whose items or transforms differ; give all of them the same transform object"
-        )
+    everything = np.arange(len(dataset))
+    leaves = list(_leaves(dataset, everything, everything))
+    pipeline = describe_leaves(leaves, keys)
     if labels is None:
         found = _labels_at(dataset, range(len(dataset)), keys)
     else:
         found = _as_labels(labels) or []
         if len(found) != len(dataset):
             raise DataError(f"labels must be one class index for each of {len(dataset)} items, got {shorten(labels)}")
-    return RealData(found, find_class_names(dataset, keys), pipelines[0])
+    return RealData(found, find_class_names(dataset, keys), pipeline, leaves)
 
 
-def _leaves(dataset: Any) -> Iterator[Any]:
-    """Yield the data sets inside Subset and ConcatDataset; subclasses that read items in their own way stay whole."""
+def describe_leaves(leaves: Sequence[Leaf], keys: Keys) -> Pipeline:
+    """Return how the items of all of `leaves` are made.
+
+    Raises:
+        DataError: in several ways, or in one that synthetic samples cannot take.
+    """
+    pipelines = [describe_pipeline(leaf, index=int(indices[0]), **keys._asdict()) for leaf, indices, _ in leaves]
+    if not all(pipeline.matches(pipelines[0]) for pipeline in pipelines):
+        raise DataError(
+            "real joins data sets whose items or transforms differ; give all of them the same transform object"
+        )
+    return pipelines[0]
+
+
+def _leaves(dataset: Any, indices: NDArray[np.int64], places: NDArray[np.int64]) -> Iterator[Leaf]:
+    """Yield the leaves of `indices` in `dataset`, which stand at `places` in the whole; see `RealData`.
+
+    Subclasses that read items in their own way stay whole.
+    """
     if type(dataset).__getitem__ is Subset.__getitem__:
-        yield from _leaves(dataset.dataset)
+        yield from _leaves(dataset.dataset, _inner(dataset, indices), places)
     elif type(dataset).__getitem__ is ConcatDataset.__getitem__:
-        for part in dataset.datasets:
-            if len(part):
-                yield from _leaves(part)
+        for part, rows, inner in _split_parts(dataset, indices):
+            yield from _leaves(part, inner, places[rows])
     else:
-        yield dataset
+        yield dataset, indices, places
+
+
+def _inner(subset: Any, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the indices of the items of a Subset in the data set inside it."""
+    return np.array([int(subset.indices[index]) for index in indices.tolist()], dtype=np.int64)
 
 
 def _labels_at(dataset: Any, indices: Sequence[int], keys: Keys) -> list[int]:
@@ -97,7 +125,7 @@ def _labels_at(dataset: Any, indices: Sequence[int], keys: Keys) -> list[int]:
     if known is not None:
         return [known[index] for index in indices]
     if isinstance(dataset, Subset):
-        return _labels_at(dataset.dataset, [int(dataset.indices[index]) for index in indices], keys)
+        return _labels_at(dataset.dataset, _inner(dataset, np.asarray(indices)).tolist(), keys)
     if isinstance(dataset, ConcatDataset):
         found = [0] * len(indices)
         for part, places, inner in _split_parts(dataset, np.asarray(indices)):
@@ -152,8 +180,9 @@ def find_class_names(dataset: Any, keys: Keys | None = None) -> tuple[str, ...] 
         names = getattr(dataset.features[key], "names", None)
     else:
         names = getattr(dataset, "classes", None)
-    if isinstance(names, (list, tuple)):
-        return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)  # tuples: ImageNet
+    known = read_names(names)
+    if known is not None:
+        return known
     if isinstance(dataset, Subset):
         return find_class_names(dataset.dataset, keys)
     found = {find_class_names(part, keys) for part in getattr(dataset, "datasets", ())} - {None}
@@ -162,30 +191,29 @@ def find_class_names(dataset: Any, keys: Keys | None = None) -> tuple[str, ...] 
     return found.pop() if found else None
 
 
-def check_items(dataset: Any, pipeline: Pipeline, *, ranges: bool) -> None:
+def check_items(real: RealData, *, labels: bool, ranges: bool) -> None:
     """Check evenly spaced items: labels against those that the data set lists, and values of raw images.
 
     Args:
-        dataset: the real data set.
-        pipeline: how it makes its items.
+        real: what is known about the data set.
+        labels: whether the labels are those that the data set lists.
         ranges: whether raw images must be in a known range, since synthetic ones are made like them.
 
     Raises:
         DataError: other labels than listed; floats outside [0, 1], for which no conversion is known.
     """
+    pipeline = real.pipeline
     if pipeline.call == "batch":  # labels are a column, and raw images are files
         return
-    leaves = list(_leaves(dataset))
-    for leaf in leaves:
-        known = None if is_hugging_face(leaf) else _known_labels(leaf, Keys(None, None))
+    for leaf, indices, places in real.leaves:
         twin = Twin(leaf)
-        count = min(max(CHECKED_ITEMS // len(leaves), 1), len(leaf))
-        for index in torch.linspace(0, len(leaf) - 1, count).long().tolist():
-            capture = twin.read(index)
-            label = to_index(capture.raw_label(pipeline.form))
-            if known is not None and known[index] != label:
+        count = min(max(CHECKED_ITEMS // len(real.leaves), 1), len(indices))
+        for row in torch.linspace(0, len(indices) - 1, count).long().tolist():
+            capture = twin.read(int(indices[row]))
+            listed, label = real.labels[places[row]], to_index(capture.raw_label(pipeline.form))
+            if labels and listed != label:
                 raise DataError(
-                    f"real lists label {known[index]} for item {index} and returns {label}; pass labels= "
+                    f"real lists label {listed} for item {places[row]} and returns {label}; pass labels= "
                     "with the class index of every item"
                 )
             if ranges:
@@ -210,7 +238,7 @@ def fetch(dataset: Any, indices: NDArray[np.int64]) -> list[Any]:
     if not len(indices):
         return []
     if type(dataset) is Subset:
-        return fetch(dataset.dataset, np.array([int(dataset.indices[index]) for index in indices.tolist()]))
+        return fetch(dataset.dataset, _inner(dataset, indices))
     if type(dataset).__getitem__ is TensorDataset.__getitem__ and not hasattr(dataset, "__getitems__"):
         rows = indices % len(dataset)
         # ten times as fast as indexing; a row is a copy, where the data set gives a view

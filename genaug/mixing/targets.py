@@ -4,6 +4,8 @@ import math
 import operator
 import statistics
 from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any
 
 from genaug.errors import DataError, shorten
 
@@ -37,7 +39,8 @@ def balance(counts: Sequence[int], *, target: Target = "median", cap: float = 5.
     [0, 60, 8, 0]
     """
     real = _check_numbers(counts, "counts")
-    if isinstance(cap, bool) or not isinstance(cap, (int, float)) or not cap >= 0:  # written so that NaN fails too
+    given: Any = cap
+    if isinstance(given, bool) or not isinstance(given, Real) or not cap >= 0:  # written so that NaN fails too
         raise DataError(f"cap must be a number of at least 0, got {shorten(cap)}")
     totals = _resolve_target(target, real)
     return [_shortfall(count, total, cap) for count, total in zip(real, totals, strict=True)]

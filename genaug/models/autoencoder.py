@@ -69,6 +69,8 @@ class AutoencoderConfig:
             if getattr(self, name) not in get_args(kind):
                 known, found = ", ".join(get_args(kind)), shorten(getattr(self, name))
                 raise GenaugError(f"{name} must be one of {known}, got {found}")
+        if not isinstance(self.hidden, list | tuple):
+            raise GenaugError(f"hidden must be a list of integers, got {shorten(self.hidden)}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
         if any(type(units) is not int or not 1 <= units <= 65536 for units in self.hidden):
             raise GenaugError(f"hidden must be integers from 1 to 65536, got {shorten(list(self.hidden))}")
@@ -209,7 +211,7 @@ class Autoencoder(Model):
         Raises:
             GenaugError: codes of another shape, or that are not finite.
         """
-        check_latents(latents, self.latent_size)
+        latents = check_latents(latents, self.latent_size)
         self.check_labels(labels, len(latents))
         with inference(self):
             return self._decode(latents.to(self.device), batch_size)
@@ -224,7 +226,7 @@ class Autoencoder(Model):
         Raises:
             DataError: labels of another type, or out of range.
         """
-        labels = self.check_labels(labels, len(labels))
+        labels = self.check_labels(labels, None)
         with inference(self):
             return self._decode(self._confine(self.density.sample(labels, generator=generator)), batch_size)
 

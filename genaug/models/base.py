@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -74,8 +74,11 @@ class Model(SavedModel):
         model = cls(spec, config)
         given = start.state_dict()
         if _shapes(given) != _shapes(model.state_dict()):
-            fields = [name for name in vars(config) if getattr(config, name) != getattr(start.config, name)]
-            wanted = ", ".join(f"model.{name} {shorten(getattr(start.config, name))}" for name in fields)
+            wanted = ", ".join(
+                f"model.{name} {shorten(getattr(start.config, name))}"
+                for name in vars(config)
+                if getattr(config, name) != getattr(start.config, name) and _makes_weights(start, name, config)
+            )
             raise GenaugError(f"the model to start from has weights of other shapes, made with {wanted}; set the same")
         model.load_state_dict(given)
         return model
@@ -166,12 +169,12 @@ class Model(SavedModel):
             raise DataError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}; add images[None]")
         return self.check_labels(labels, len(images))
 
-    def check_labels(self, labels: Tensor | None, count: int) -> Tensor:
-        """Check `labels` of `count` images and return them on the model's device; None becomes the null class."""
-        if labels is None:
+    def check_labels(self, labels: Tensor | None, count: int | None) -> Tensor:
+        """Check `labels`, of `count` images, and return them on the model's device; None becomes the null class."""
+        if labels is None and count is not None:
             labels = torch.full((count,), self.null_label)
-        self.spec.check_labels(labels, count=count, null=True)
-        return labels.to(self.device)
+        self.spec.check_labels(labels, count=count, null=True)  # type: ignore[arg-type]  # None is refused there
+        return labels.to(self.device)  # type: ignore[union-attr]
 
 
 def require(model: object, method: str) -> Callable[..., Any]:
@@ -211,13 +214,25 @@ def check_noisy(images: Tensor, spec: DataSpec) -> None:
     spec.check_images(images.clamp(0, 1) if images.is_floating_point() else images)
 
 
-def check_latents(latents: Tensor, size: int) -> None:
-    """Check that latents are finite numbers (N, `size`).
+def _makes_weights(start: Model, name: str, config: Any) -> bool:
+    """Tell whether the field `name` of another configuration alone would give a model weights of other shapes."""
+    try:
+        changed = type(start)(start.spec, replace(start.config, **{name: getattr(config, name)}))
+    except GenaugError:  # it does not go together with the others
+        return True
+    return _shapes(changed.state_dict()) != _shapes(start.state_dict())
+
+
+def check_latents(latents: Tensor, size: int) -> Tensor:
+    """Check that latents are finite numbers (N, `size`), and return them as float32.
 
     Raises:
-        GenaugError: another shape, NaN or infinite values.
+        GenaugError: no tensor, another shape, NaN or infinite values.
     """
+    if not isinstance(latents, Tensor):
+        raise GenaugError(f"latents must be a tensor, got {type(latents).__name__}; convert with torch.as_tensor")
     if latents.ndim != 2 or latents.shape[1] != size:
         raise GenaugError(f"latents must have shape (N, {size}), got {tuple(latents.shape)}")
     if not latents.isfinite().all():
         raise GenaugError("latents must be finite, got NaN or infinite values")
+    return latents.float()

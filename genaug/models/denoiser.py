@@ -157,6 +157,8 @@ class Denoiser(Model):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean error of restored crops on the [0, 1] scale, and the PSNR of the batch in decibels.
 
+        With `supervision: neighbor2neighbor` it is the loss of that, on the [-1, 1] scale, alone.
+
         Both images of a pair, (N, 2C, H, W) together, are cut and turned alike.
         """
         crops = crop_and_turn(to_float(images).float(), draws["crop"], size=self.config.crop)

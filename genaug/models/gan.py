@@ -73,6 +73,8 @@ class GANConfig:
         check_ranges(self, limits, optional=("penalty",))
         if self.loss not in PENALTIES:
             raise GenaugError(f"loss must be one of {', '.join(PENALTIES)}, got {shorten(self.loss)}")
+        if not isinstance(self.augment, list | tuple):
+            raise GenaugError(f"augment must be a list of {', '.join(POLICIES)}, got {shorten(self.augment)}")
         object.__setattr__(self, "augment", tuple(self.augment))  # of a list too
         unknown = [policy for policy in self.augment if policy not in POLICIES]
         if unknown or len(set(self.augment)) < len(self.augment):
@@ -231,7 +233,7 @@ class GAN(Model):
         Raises:
             DataError: labels of another type, or out of range.
         """
-        labels = self.check_labels(labels, len(labels))
+        labels = self.check_labels(labels, None)
         latents = draw((len(labels), self.generator.latent_dim), generator, self.device)
         known = torch.cat([self.class_shares > 0, self.class_shares.new_zeros(1, dtype=torch.bool)])
         if self.spec.num_classes and not bool(known[labels].all()):

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALLEST_SIDE = 4
-MAX_STAGES = 12
 
 
 def pyramid(height: int, width: int) -> list[tuple[int, int]]:

@@ -62,7 +62,7 @@ def split_batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, .
 
 def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return standard normal numbers drawn where `generator` lives (the CPU without one), moved to `device`."""
-    source = "cpu" if generator is None else generator.device
+    source = _place_of(generator)
     return torch.randn(shape, generator=generator, device=source, dtype=torch.float32).to(device)
 
 
@@ -88,11 +88,25 @@ def draw_noise(
 
 def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return numbers uniform in [0, 1) drawn where `generator` lives (the CPU without one), moved to `device`."""
-    source = "cpu" if generator is None else generator.device
+    source = _place_of(generator)
     return torch.rand(shape, generator=generator, device=source, dtype=torch.float32).to(device)
 
 
 def draw_seeds(count: int, generator: torch.Generator | None) -> Tensor:
     """Return seeds (N,), int64 on the CPU, drawn where `generator` lives (the CPU without one)."""
-    source = "cpu" if generator is None else generator.device
-    return torch.randint(2**62, (count,), generator=generator, device=source).cpu()
+    return torch.randint(2**62, (count,), generator=generator, device=_place_of(generator)).cpu()
+
+
+def _place_of(generator: torch.Generator | None) -> torch.device:
+    """Return the device that a generator draws on.
+
+    Raises:
+        GenaugError: something else than a generator, such as a seed.
+    """
+    if generator is None:
+        return torch.device("cpu")
+    if not isinstance(generator, torch.Generator):
+        raise GenaugError(
+            f"generator must be a torch.Generator, got {shorten(generator)}; pass torch.Generator().manual_seed(0)"
+        )
+    return generator.device

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError, check_ranges, check_share
+from genaug.errors import GenaugError, check_ranges, check_share, shorten
 from genaug.images import to_float, to_model
 from genaug.models.base import Model, check_latents
 from genaug.models.density import LatentDensity
@@ -16,6 +16,8 @@ from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last
 from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
 from genaug.models.running import draw, draw_noise, draw_uniform, inference, split_batches
 from genaug.spec import DataSpec
+
+Likelihood = Literal["bernoulli", "gaussian"]
 
 FIRST_STD = 0.1  # where a learned one starts
 STD_SPEED = 10.0  # AdamW moves each parameter by about its learning rate: too little for the log of this one
@@ -34,7 +36,7 @@ class VAEConfig:
     width: int = 32  # channels at full size; doubled at each halving, up to four times
     blocks: int = 1  # residual blocks at each size below the full one
     hidden: int = 256  # units of the dense layer before the posterior
-    likelihood: Literal["bernoulli", "gaussian"] = "gaussian"
+    likelihood: Likelihood = "gaussian"
     likelihood_std: float | None = None  # of the Gaussian likelihood, on the [0, 1] scale; None: learned
     beta: float = 1.0  # weight of the KL term (Higgins et al. 2017)
     free_bits: float = 0.0  # nats per latent dimension that cost nothing (Kingma et al. 2016)
@@ -59,6 +61,9 @@ class VAEConfig:
             "density_shrinkage": (0.0, 1e9),
         }
         check_ranges(self, limits, optional=("likelihood_std",))
+        if self.likelihood not in get_args(Likelihood):
+            known = ", ".join(get_args(Likelihood))
+            raise GenaugError(f"likelihood must be one of {known}, got {shorten(self.likelihood)}")
 
 
 def _split(statistics: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,7 +232,7 @@ class VAE(Model):
         Raises:
             DataError: labels of another type, or out of range.
         """
-        labels = self.check_labels(labels, len(labels))
+        labels = self.check_labels(labels, None)
         with inference(self):
             return self._decode(self.density.sample(labels, generator=generator), labels, batch_size)
 
@@ -251,7 +256,7 @@ class VAE(Model):
         Raises:
             GenaugError: latents of another shape, or labels that do not match.
         """
-        check_latents(latents, self.latent_size)
+        latents = check_latents(latents, self.latent_size)
         labels = self.check_labels(labels, len(latents))
         with inference(self):
             return self._decode(latents.to(self.device), labels, batch_size)

@@ -35,7 +35,7 @@ from genaug.training.run_folder import MODEL, STATES, RunFacts, own_folder
 from genaug.training.schedules import ClassSampler, cosine_with_warmup, ema_with_ramp
 from genaug.training.start import Start, create, find_start
 from genaug.training.state import TrainingState, list_states, load_state, save_state
-from genaug.zoo import load
+from genaug.zoo import is_path, load
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def train(
         data: what `genaug.data.load_data` takes: `LabeledImages`, "digits", an image folder or a data set.
         output: a new folder; it gets `model/`, `recipe.yaml`, `run.json`, `metrics.jsonl`, `tensorboard/`, `samples/`
             and `states/`.
-        start: a trained model to start from, of the same images and family, or a VAE that a GAN starts from: a name or
+        start: a trained model to start from, of the same images, and of the same family, or for a GAN a VAE: a name or
             path as `genaug.load` takes; in place of the recipe's `training.start`.
         resume: go on from the newest state in `output`, where there is one.
         device: where to train; a GPU if there is one, else the CPU. The images go to a GPU as a whole where they fit
@@ -115,7 +115,7 @@ def train(
         start_sha256=begin.sha256 if begin else None,
     )
     processes.check_same(facts)
-    looks = Looks(state, recipe, images, kept, held_out, output)
+    looks = Looks(state, recipe, images, kept, held_out, output, _describe(recipe, start))
     processes.from_main(looks.load_features)
     with contextlib.ExitStack() as stack:
         folder = own_folder(output, facts, resume=resume, overwrite=overwrite)
@@ -131,6 +131,14 @@ def train(
     if not processes.is_main:
         model = load(output / MODEL)
     return TrainingResult(model, output / MODEL, output, state.step, model.scores, metrics)
+
+
+def _describe(recipe: Recipe, start: str | Path | None) -> dict[str, Any]:
+    """Return the recipe with the start that was used; a path, which means nothing elsewhere, becomes null."""
+    described = recipe.to_dict()
+    if start is not None:
+        described["training"]["start"] = None if is_path(start) else str(start)
+    return described
 
 
 def _split(images: LabeledImages, recipe: Recipe) -> tuple[Tensor, Tensor]:

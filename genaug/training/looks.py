@@ -17,7 +17,7 @@ from genaug.training.logs import MetricsLog, save_pictures
 from genaug.training.recipe import Recipe
 from genaug.training.run_folder import MODEL
 from genaug.training.state import Best, TrainingState
-from genaug.training.watch import WON, Observation, Watch, describe_won
+from genaug.training.watch import LEAST_FOR_KERNEL, WON, Observation, Watch, describe_won, find_members
 
 MAX_LOGGED_CLASSES = 32
 PICTURE_COLUMNS = 8
@@ -34,6 +34,7 @@ class Looks:
         kept: rows (N,) that are trained on.
         held_out: rows (M,) that are not; may be none.
         output: folder of the run.
+        described: the recipe as the model is to tell it.
     """
 
     state: TrainingState
@@ -42,15 +43,21 @@ class Looks:
     kept: Tensor
     held_out: Tensor
     output: Path
+    described: dict[str, Any]
     watch: Watch | None = None
     features: FeatureExtractor | None = None
     seen: dict[int, Observation] = field(default_factory=dict)  # by step
 
     def load_features(self) -> None:
-        """Load the network that a watched family's samples are compared in, if the recipe asks for one."""
+        """Load the network that a watched family's samples are compared in, if the recipe asks for one.
+
+        Raises:
+            DataError: too few images of every class to watch.
+        """
         if self.state.model.watched:
             name, device = self.recipe.training.watch_features, self.state.model.device
             self.features = find_features(name, self.images, name="data", device=device)
+            find_members(self.images, self.kept, least=2 if self.features is None else LEAST_FOR_KERNEL)
 
     def prepare(self, *, progress: bool) -> None:
         """Take the features of real images, of a classifier that is fitted where none are loaded."""
@@ -106,7 +113,7 @@ class Looks:
                 warnings.warn(f"at the end {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
         model.fit_after_training(self.images.images, self.images.labels, rows=self.kept)
         dtype = self._round(model)
-        model.recipe = self.recipe.to_dict()
+        model.recipe = self.described
         model.scores = scores | self._measure(model)
         self._save_pictures(model, "final")
         model.save(self.output / MODEL, overwrite=True, weights_dtype=dtype)
@@ -134,11 +141,15 @@ class Looks:
         return self.seen[step]
 
     def _describe(self, watch: Watch, best: Best, observation: Observation) -> dict[str, Any]:
-        """Return scores of the best average: its distance only where that is to held-out images."""
+        """Return scores of the best average: its distance only where that is to held-out images.
+
+        Where some classes are compared with training images too, it says how many.
+        """
         if not len(self.held_out):
             return {"best_step": best.step}
         distance = round(observation.intra_class_distance, 4)
-        return {"best_step": best.step, watch.score: distance, "held_out_images": len(self.held_out)}
+        scores = {"best_step": best.step, watch.score: distance, "held_out_images": len(self.held_out)}
+        return scores | ({"classes_with_training_images": watch.seen} if watch.seen else {})
 
     def _measure(self, model: Model) -> dict[str, Any]:
         if not len(self.held_out):

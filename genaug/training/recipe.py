@@ -75,6 +75,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_family(self.family)
         given: Any = self.training
         if given is None:
             object.__setattr__(self, "training", TrainingConfig(**FAMILIES[self.family].training_defaults))
@@ -119,8 +120,12 @@ class _Fields:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise GenaugError(f"family must be one of {', '.join(FAMILIES)}, got {shorten(self.family)}")
+        _check_family(self.family)
+
+
+def _check_family(family: str) -> None:
+    if family not in FAMILIES:
+        raise GenaugError(f"family must be one of {', '.join(FAMILIES)}, got {shorten(family)}")
 
 
 def load_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, *, overrides: Iterable[str] = ()) -> Recipe:

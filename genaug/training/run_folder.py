@@ -78,6 +78,9 @@ def _prepare(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) ->
             return next(reversed(list_states(folder / STATES)), None)
         if any(path.name != LOCK for path in folder.iterdir()):
             check_vacant(folder, overwrite=overwrite)
+        probe = folder / f".{RUN}.tmp-new"  # fails on a full disk before the old run is removed
+        write_json(probe, asdict(facts))
+        probe.unlink()
         clear_own_files(folder, OWN_FILES, keep=LOCK, last=RUN)
         write_json(marker, asdict(facts))
         write_text(folder / RECIPE, yaml.safe_dump(facts.recipe, sort_keys=False))

@@ -1,4 +1,4 @@
-"""What a training starts from: random weights, or a trained model of another family."""
+"""What a training starts from: random weights, or a trained model."""
 
 import warnings
 from collections.abc import Mapping

@@ -146,7 +146,10 @@ def load_state(directory: Path, state: TrainingState) -> None:
     expected = describe_tensors(state.tensors())
     if facts.best_step is not None:
         expected |= describe_tensors({f"best.{name}": value for name, value in state.averaged.state_dict().items()})
-    tensors = read_tensors(directory / TENSORS, expected, sha256=facts.sha256)
+    try:
+        tensors = read_tensors(directory / TENSORS, expected, sha256=facts.sha256, told_in=FACTS)
+    except CheckpointError as problem:
+        raise CheckpointError(f"{problem}; remove {directory} to go on from the state before it") from None
     state.restore(tensors)
     if facts.best_step is not None and facts.best_distance is not None:
         state.best = Best(facts.best_step, facts.best_distance, _part(tensors, "best."))

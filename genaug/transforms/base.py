@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from genaug.devices import settle_in_fork
 from genaug.errors import DataError, check_share
-from genaug.images import cast_like, to_float
+from genaug.images import cast_like, explain_mode, to_float
 from genaug.samples import LabelsGetter, choose_labels_getter, find_candidate, find_images, find_labels
 from genaug.spec import DataSpec
 from genaug.transforms.operations import Operation
@@ -186,8 +186,7 @@ def _to_tensor(inpt: Any) -> Tensor:
         return inpt.as_subclass(Tensor)  # type: ignore[no-any-return]
     if inpt.mode not in PIL_MODES:
         raise DataError(
-            f"a PIL image must be of mode {', '.join(PIL_MODES)}, got mode {inpt.mode}; convert it first, as in "
-            "image.convert('RGB')"
+            f"a PIL image must be of mode {', '.join(PIL_MODES)}, got mode {inpt.mode}; {explain_mode(inpt.mode)}"
         )
     if inpt.mode == "I;16":
         return torch.from_numpy(np.array(inpt))[None]

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,11 @@ class LatentMix(BatchTransform):
     ) -> None:
         super().__init__(labels_getter=labels_getter)
         check_share(p, name="p")
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0.0 < alpha < float("inf"):
+        given: Any = alpha
+        if isinstance(given, bool) or not isinstance(given, Real) or not 0.0 < alpha < float("inf"):
             raise GenaugError(f"alpha must be a number above 0, got {shorten(alpha)}")
-        if not isinstance(model, (str, Path)):
-            require(model, "decode")
         self._fitted = FittedModel(model, method="encode", resize=resize, channels=channels)
+        self._fitted.reference.check("decode")
         if across and not self._fitted.spec.num_classes:
             raise GenaugError("across needs a model with classes, got one without; leave it out")
         self.alpha, self.p, self.across = float(alpha), p, across
@@ -167,6 +168,8 @@ class LatentMix(BatchTransform):
             return {"chosen": chosen & (order != torch.arange(count)), "partners": order, "shares": shares}
         if labels.ndim != 1:
             raise DataError("labels must be class indices (N,) to mix within a class, got soft ones; pass across=True")
+        if self._fitted.spec.num_classes:
+            self._fitted.spec.check_labels(labels.to("cpu", torch.int64))
         classes = labels.cpu()
         partners = torch.arange(count)
         for label in classes.unique().tolist():  # each row's partner is the next of its class, in random order

@@ -232,7 +232,7 @@ class Restore(Operation):
         """Return restored images; see `Operation`."""
         settle_in_fork()
         self.check(images)
-        given = to_float(images).float()
+        given = to_float(images.detach()).float()
         if not given.numel() or not self.strength:
             return given
         known = self.spec.channels

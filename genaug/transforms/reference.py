@@ -10,7 +10,7 @@ from genaug.devices import check_process
 from genaug.errors import CheckpointError
 from genaug.models import Model, require
 from genaug.spec import DataSpec
-from genaug.zoo import is_path, load, resolve
+from genaug.zoo import find_family, is_path, load, resolve
 
 
 class ModelReference:
@@ -46,11 +46,15 @@ class ModelReference:
             self.sha256: str | None = config.weights_sha256
             self.name = f"{config.family} {self.id}"
         else:
-            require(model, method)
             self.spec, self.name, self._model = model.spec, getattr(model, "family", type(model).__name__), model
             self.sha256 = None
+        self.check(method)
         if sha256 not in (None, self.sha256):
             raise CheckpointError(f"{self.name}: the weights must have the sha256 {sha256}, got {self.sha256}")
+
+    def check(self, method: str) -> None:
+        """Raise a `GenaugError` unless the model can do `method`; one held by name is not loaded for that."""
+        require(self._model if self._directory is None else find_family(self._directory), method)
 
     def get(self) -> Any:
         """Return the model, loaded now if it was not yet loaded in this process.

@@ -17,12 +17,11 @@ from genaug.images import to_uint8
 from genaug.mixing import MixedDataset
 from genaug.models.running import draw_seeds
 from genaug.seeding import make_generator
-from genaug.spec import DataSpec
 from genaug.transforms.operations import Vary
 from genaug.workflows.bench_arms import bench_arms
 from genaug.workflows.bench_denoise import bench_denoise
 from genaug.workflows.bench_engine import bench_engine
-from genaug.workflows.bench_loaders import bench_loaders
+from genaug.workflows.bench_loaders import NoiseSource, bench_loaders
 from genaug.workflows.bench_pythae import BATCH, CONFIG, make_sides
 from genaug.workflows.bench_sampling import bench_sampling
 from genaug.workflows.bench_transforms import bench_transforms
@@ -72,15 +71,6 @@ def bench_import(repeats: int) -> list[Row]:
     ]
 
 
-class _Noise:
-    """A source of noise: the bank's content does not matter to its speed."""
-
-    spec = DataSpec(channels=3, height=32, width=32, class_names=tuple("0123456789"))
-
-    def sample(self, labels: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
-        return torch.rand((len(labels), 3, 32, 32), generator=generator)
-
-
 def bench_bank(repeats: int) -> list[Row]:
     """Time a collated batch of 256 from real images and a bank against one from an in-memory `TensorDataset`."""
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +78,7 @@ def bench_bank(repeats: int) -> list[Row]:
     labels = torch.arange(5000) % 10
     real = TensorDataset(images, labels)
     with tempfile.TemporaryDirectory() as folder:
-        bank = SampleBank.generate(_Noise(), 500, seed=0, path=f"{folder}/bank", progress=False)
+        bank = SampleBank.generate(NoiseSource(), 500, seed=0, path=f"{folder}/bank", progress=False)
         mixed = MixedDataset(real, bank, target=1000, cap=1.0)
         everything: Any = TensorDataset(torch.cat([images, images]), torch.cat([labels, labels]))
 

@@ -36,7 +36,7 @@ class _Photos(Dataset[tuple[Any, int]]):
         return self.transform(Image.fromarray(self.images[index])), self.targets[index]
 
 
-class _Noise:
+class NoiseSource:
     """A source of noise: the content of a bank does not matter to its speed."""
 
     spec = SPEC
@@ -51,7 +51,7 @@ def bench_loaders(repeats: int) -> list[Row]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.arange(IMAGES) % CLASSES
-    bank = SampleBank.generate(_Noise(), 500, seed=0, progress=False)
+    bank = SampleBank.generate(NoiseSource(), 500, seed=0, progress=False)
     rows: list[Row] = []
 
     def add(title: str, ours: Iterable[Any], rival: Iterable[Any], step: Any = None) -> None:

@@ -64,7 +64,7 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
             pieces["genaug-jitter"] = _variations(trained, STRENGTHS)
             pieces["genaug-residual"] = _variations(trained, STRENGTHS_OF_RESIDUAL, keep_residual=True)
         if _can(trained, "encode", "decode"):
-            pieces["latent-smote"] = _source(lambda: LatentSmote(trained), DEFAULT, {**DEFAULT, "weight": 0.3})
+            pieces["latent-smote"] = _source(lambda: LatentSmote(trained), FILL, DEFAULT, {**DEFAULT, "weight": 0.3})
     if bank is not None:
         opened = SampleBank.open(bank)
         pieces["genaug"] = _source(lambda: opened, *own, synthetic=True)

@@ -8,18 +8,19 @@ from typing import Any
 from genaug.data import LabeledImages, load_data
 from genaug.data.splits import count_indices
 from genaug.devices import choose_device
-from genaug.errors import GenaugError, shorten
-from genaug.evaluate import Arm, Budget, Comparison, compare_arms
+from genaug.errors import DataError, GenaugError, shorten
+from genaug.evaluate import Arm, Comparison, compare_arms
+from genaug.evaluate.fitting import check_classifier
 from genaug.evaluate.parts import check_classes, check_parts, find_shared
 from genaug.evaluate.pieces import RIVAL, Piece, build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
-from genaug.evaluate.search import Choice, choose_settings
+from genaug.evaluate.search import Choice, choose_settings, split_for_search
 from genaug.storage import check_folder, clear_own_files, expand
 from genaug.workflows.benchmarks import Benchmark
 from genaug.workflows.classifiers import find_classifier
 from genaug.workflows.model_pieces import model_pieces
 from genaug.workflows.reports import say
-from genaug.workflows.utility_report import is_synthetic, print_choice, print_utility
+from genaug.workflows.utility_report import is_synthetic, list_pieces, print_choice, print_utility
 
 RESULTS = "results.json"
 OURS = "genaug"
@@ -105,10 +106,14 @@ def run_utility(
     if not rivals:
         raise GenaugError(f"arms must have at least one rival, without samples of ours, got {shorten(names)}")
     for name in built:
-        _check_built(name, rivals, compose, benchmark.budget, pieces)
+        _check_built(name, rivals, compose, pieces)
+    classifier = find_classifier(benchmark.classifier)
+    check_classifier(classifier, train, device=where)
+    if benchmark.rival is None:
+        split_for_search(train, benchmark.validation_fraction, seed=benchmark.seed)
     options: dict[str, Any] = {
         "budget": benchmark.budget,
-        "classifier": find_classifier(benchmark.classifier),
+        "classifier": classifier,
         "resume": resume,
         "jobs": jobs,
         "device": where,
@@ -117,7 +122,7 @@ def run_utility(
     _prepare(target, resume=resume, overwrite=overwrite)
     rival, favorite = benchmark.rival, None
     if rival is not None:
-        pieces[RIVAL] = build_on(settings[rival][0], budget=benchmark.budget)
+        pieces[RIVAL] = build_on(settings[rival][0])
         found = {name: compose(name)[0] for name in names}
     else:
         search: Callable[..., Choice] = partial(
@@ -133,7 +138,7 @@ def run_utility(
         rival, found = chosen.best, dict(chosen.arms)
         bases = [name for name in chosen.ranking if chosen.arms[name].source is None]
         if bases:
-            pieces[RIVAL] = build_on(chosen.arms[bases[0]], budget=benchmark.budget)
+            pieces[RIVAL] = build_on(chosen.arms[bases[0]])
         rest = {name: compose(name) for name in names if name not in rivals}
         if rest:
             ours = search(rest, output=target / "ours.json")
@@ -171,7 +176,15 @@ def load_train_and_test(
     train = load_data(data, split=split, **reading)
     if test_fraction is None:
         name = test_split or ("test" if test is None else "all")
-        held_out = load_data(data if test is None else test, split=name, **reading)
+        try:
+            held_out = load_data(data if test is None else test, split=name, **reading)
+        except DataError as problem:
+            if test is not None or test_split is not None:
+                raise
+            raise DataError(
+                f"no test part was found ({problem}); hold out a share of each class with --test-fraction 0.2 "
+                "(test_fraction=), or pass other images with --test (test=)"
+            ) from None
     elif test is not None or test_split is not None:
         raise GenaugError("test_fraction holds out images of the training part, so leave test and test_split out")
     else:
@@ -183,7 +196,11 @@ def load_train_and_test(
     if shared:
         say(f"{len(shared)} training images that are in the test part too were left out.")
         train = train.subset(sorted(set(range(len(train))) - set(shared)))
-    check_parts(train, held_out)
+    try:
+        check_parts(train, held_out)
+    except DataError as problem:
+        hint = "; --drop-shared (drop_shared=True) leaves them out" if find_shared(train, held_out) else ""
+        raise DataError(f"{problem}{hint}") from None
     check_classes(train, held_out)
     return train, held_out, name
 
@@ -196,7 +213,6 @@ def _check_built(
     name: str,
     rivals: Mapping[str, Sequence[Arm]],
     compose: Callable[..., Sequence[Arm]],
-    budget: Budget,
     pieces: Mapping[str, Piece],
 ) -> None:
     """Raise a `GenaugError` if the arm cannot be built on one that the search may find."""
@@ -205,14 +221,13 @@ def _check_built(
         raise GenaugError(f"arm {name!r} needs a rival that mixes nothing in, got {shorten(list(rivals))}")
     for rival, base in bases:
         try:
-            compose(name, pieces={**pieces, RIVAL: build_on(base, budget=budget)})
+            compose(name, pieces={**pieces, RIVAL: build_on(base)})
         except GenaugError as problem:
             raise GenaugError(f"arm {name!r} cannot be built on {rival!r}: {problem}") from None
 
 
 def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:
-    own = [pieces[part] for part in name.split("+") if part in pieces]
-    return not any(piece.synthetic or piece.control for piece in own)
+    return not any(piece.synthetic or piece.control for piece in list_pieces(name, pieces))
 
 
 def _prepare(target: Path, *, resume: bool, overwrite: bool) -> None:

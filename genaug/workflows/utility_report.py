@@ -63,7 +63,12 @@ def _tell_choice(comparison: Comparison, benchmark: Benchmark) -> str:
 
 def is_synthetic(name: str, pieces: Mapping[str, Piece]) -> bool:
     """Tell whether an arm mixes in samples of ours."""
-    return any(pieces[part].synthetic for part in name.split("+") if part in pieces)
+    return any(piece.synthetic for piece in list_pieces(name, pieces))
+
+
+def list_pieces(name: str, pieces: Mapping[str, Piece]) -> list[Piece]:
+    """Return the pieces that the name of an arm names."""
+    return [pieces[part] for part in name.split("+") if part in pieces]
 
 
 def sentences(comparison: Comparison, pieces: Mapping[str, Piece], *, favorite: str | None = None) -> list[str]:

@@ -354,3 +354,18 @@ class TestProcesses:
             "print('done')\n"
         )
         assert run(script, tmp_path, OMP_NUM_THREADS="2").endswith("done\n")
+
+
+@pytest.mark.parametrize("labels", [None, "label"])
+def test_flat_images_of_a_batch_are_several(labels: str | None) -> None:
+    """`Array2D` columns are tensors (N, H, W) in batches, which is not one image of N channels."""
+    digits = load_data("digits")
+    kinds = {"image": datasets.Array2D((8, 8), "float32"), "label": datasets.ClassLabel(names=digits.classes)}
+    content = {"image": [image[0].numpy() / 255 for image in digits.images[:3]], "label": digits.targets[:3]}
+    table = datasets.Dataset.from_dict(content, features=datasets.Features(kinds)).with_format("torch")
+    function = apply_to_column(Reconstruct("digits-vae"), label_column=labels)
+    one_by_one, batched = table.map(function)["image"][:], table.map(function, batched=True)["image"][:]
+    torch.testing.assert_close(batched, one_by_one, atol=1e-5, rtol=0)
+    assert batched.shape == (3, 8, 8)
+    expected = reconstructions(3, labels=labels is not None) / 255
+    torch.testing.assert_close(batched, expected, atol=0.6 / 255, rtol=0)

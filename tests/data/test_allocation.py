@@ -150,9 +150,9 @@ def test_the_check_reads_from_the_disk_what_is_in_memory() -> None:
     repeated = [*rows(), (Image.new("L", (8, 8), 9), 0), *rows(3)]
     with pytest.warns(UserWarning, match=ON_DISK):
         disk = from_dataset(repeated, memory_limit=TINY)
-    check = check_data(disk, others={"other": disk})
-    assert check == check_data(from_dataset(repeated), others={"other": from_dataset(repeated)})
-    assert (check.constant, check.repeated, check.shared) == (1, 3, {"other": 41})
+    check = check_data(disk)
+    assert check == check_data(from_dataset(repeated))
+    assert (check.constant, check.repeated) == (1, 3)
 
 
 # --- other processes
@@ -208,8 +208,8 @@ class Rows:
 def use(count, limit):
     data = load_data(Rows(count), memory_limit=limit)
     part = data.subset(range(1, count), memory_limit=limit)
-    check = check_data(part, others={"whole": data})
-    return data.spec.size, check.repeated, check.shared, len(data.fingerprint())
+    check = check_data(part)
+    return data.spec.size, check.repeated, len(data.fingerprint())
 
 use(8, 1.0)
 own = re.search(r"VmData:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
@@ -230,7 +230,7 @@ def test_memory_stays_bounded() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     from_disk, from_memory = done.stdout.splitlines()
-    assert from_disk == "('3x256x256', 0, {'whole': 1599}, 64)"
+    assert from_disk == "('3x256x256', 0, 64)"
     assert from_memory.startswith("images must fit into memory, got 1600 of 1x256x256 (0.0977 GiB); ")
     assert from_memory.endswith("or keep them on the disk with a lower --memory-limit (memory_limit=)")
 

@@ -22,22 +22,21 @@ def noise(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_clean_data():
-    check = check_data(load_data("digits"), others={"test": load_data("digits", split="test")})
+    check = check_data(load_data("digits"))
     assert check.warnings == ()
     assert check.counts == dict(zip("0123456789", load_data("digits").counts, strict=True))
-    assert (check.size, check.value_range, check.shared) == ("1x8x8", (0, 255), {"test": 0})
+    assert (check.size, check.value_range) == ("1x8x8", (0, 255))
 
 
-def test_duplicates_within_and_across_classes_and_parts():
+def test_duplicates_within_and_across_classes():
     images = noise(8)
     images[3] = images[2]  # both in class a
     images[5] = images[0]  # in b and in a
-    check = check_data(plant(images, [0, 0, 0, 0, 1, 1, 2, 2]), others={"test": plant(images[6:], [2, 2])})
-    assert (check.repeated, check.conflicting, check.shared) == (2, 2, {"test": 2})
+    check = check_data(plant(images, [0, 0, 0, 0, 1, 1, 2, 2]))
+    assert (check.repeated, check.conflicting) == (2, 2)
     text = "\n".join(check.warnings)
     assert "2 images with the same pixels stand under several classes, such as ['a', 'b']: decide" in text
     assert "2 images repeat another one: remove" in text
-    assert "2 images are also in test: remove" in text
 
 
 def test_scarce_empty_and_blank():

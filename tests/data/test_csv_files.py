@@ -114,3 +114,22 @@ def test_empty_cells_beyond_the_header_do_no_harm(here: Path) -> None:
 def test_no_such_file_says_what_there_is(here: Path) -> None:
     write(here, "path,label", ["a"])
     refused(here / "dat.csv", "dat.csv: no such folder or file; .* holds data.csv, my pictures;")
+
+
+def test_a_column_of_parts_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    Image.fromarray(LEVELS[0]).save(tmp_path / "1.png")
+    path.write_text("path,label,split\n1.png,a,train\n1.png,b,test\n")
+    assert len(load_data(path)) == 2
+    with pytest.raises(DataError, match="has a column 'split', which is not read"):
+        load_data(path, split="train")
+
+
+def test_a_path_with_a_null_character_can_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    Image.fromarray(LEVELS[0]).save(tmp_path / "1.png")
+    path.write_text("path,label\n1.png,a\n1\0.png,a\n")
+    with pytest.raises(DataError, match="cannot be read as an image .*null"):
+        load_data(path)
+    with pytest.warns(UserWarning, match="skipped 1 of 2 images"):
+        assert len(load_data(path, skip_bad=True)) == 1

@@ -88,8 +88,14 @@ class TestParts:
         assert data.classes == ["cat", "dog"]
         assert data.counts == [2, 1]
 
-    def test_classes_may_be_called_train_and_test(self, tmp_path: Path) -> None:
-        assert load_data(write(tmp_path, test=1, train=2)).counts == [1, 2]
+    def test_a_class_may_be_called_train(self, tmp_path: Path) -> None:
+        assert load_data(write(tmp_path, tram=1, train=2)).counts == [2, 1]
+
+    @pytest.mark.parametrize("split", [None, "train", "all"])
+    def test_parts_without_classes_are_none(self, tmp_path: Path, split: str | None) -> None:
+        """Else test images would be trained on."""
+        with pytest.raises(DataError, match="got the parts test, train alone, with images in them; where these are"):
+            load_data(write(tmp_path, test=1, train=2), split=split)
 
 
 class TestLinks:

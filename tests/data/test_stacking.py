@@ -114,3 +114,11 @@ def test_resize_of_tensors_is_antialiased() -> None:
     assert torch.equal(data.images, oracle)
     floats = from_dataset([(image / 255, label) for image, label in digits], resize=(4, 6))
     assert (floats.images.int() - oracle.int()).abs().max() <= 1  # fixed-point weights of the uint8 kernel
+
+
+def test_half_precision_can_be_resized() -> None:
+    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = from_dataset([(image, 0)], resize=(4, 4))
+    for dtype in (torch.float16, torch.bfloat16):
+        half = from_dataset([(image.to(dtype), 0)], resize=(4, 4))
+        assert (half.images.int() - whole.images.int()).abs().max() <= 2

@@ -263,9 +263,8 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 class TestHub:
     def test_offline_it_is_said_at_once(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.chdir(tmp_path)
-        start = time.monotonic()
+        monkeypatch.setattr(time, "sleep", None)  # there is nothing to wait for
         refused("nobody/nothing-of-this-name", "hub data set nobody/nothing-of.*: cannot be read .*check the name")
-        assert time.monotonic() - start < 5
 
     def test_without_network_too(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         def no_network(*_: object) -> None:
@@ -277,9 +276,8 @@ class TestHub:
 
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-        start = time.monotonic()
+        monkeypatch.setattr(time, "sleep", None)
         refused("nobody/nothing-of-this-name", "check the name and the connection")
-        assert time.monotonic() - start < 5
         assert constants.HF_HUB_OFFLINE is False
 
     def test_a_folder_of_that_name_comes_first(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -298,3 +296,9 @@ def test_real_parquet_files(data_dir: Path) -> None:
     gray = load_data(data_dir / "cifar10-lt" / "test.parquet", limit_per_class=5, grayscale=True, resize=(16, 16))
     assert gray.spec.size == "1x16x16"
     assert gray.counts == [5] * 10
+
+
+def test_streams_in_a_dict_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.parquet", ["x", "y"])
+    parts = datasets.load_dataset("parquet", data_files={"train": str(path)}, streaming=True)
+    refused(parts, "train must have a length and items by index, got streams; load them without streaming=True")

@@ -116,3 +116,12 @@ def test_other_data_sets(tmp_path: Path) -> None:
     assert data.spec.size == "3x8x8"
     refused("FakeData", "FakeData: has no parts", split="test")
     refused("FakeData", "FakeData: cannot be downloaded", download=True)
+
+
+def test_a_folder_of_that_name_is_hinted_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EuroSAT" / "forest").mkdir(parents=True)
+    with pytest.raises(
+        DataError, match="EuroSAT: needs the folder .*; for the folder ./EuroSAT pass ./EuroSAT as data"
+    ):
+        load_data("EuroSAT")

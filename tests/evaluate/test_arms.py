@@ -46,3 +46,12 @@ def test_wrong_fields_of_an_arm(fields: dict, message: str) -> None:
 def test_wrong_fields_of_a_budget(fields: dict, message: str) -> None:
     with pytest.raises(GenaugError, match=message):
         Budget(**fields)
+
+
+def test_text_is_no_number() -> None:
+    with pytest.raises(GenaugError, match="weight must be from 0 to 1, got 'a'"):
+        Arm(weight="a")
+    with pytest.raises(GenaugError, match="learning_rate must be above 0 and at most 10, got 'x'"):
+        Budget(learning_rate="x")
+    with pytest.raises(GenaugError, match="weight must be above 0 with fraction"):
+        Arm(fraction=0.2, weight=0.0)

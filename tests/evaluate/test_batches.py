@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from genaug import SampleBank
-from genaug.data import LabeledImages
-from genaug.errors import DataWarning
+from genaug.data import LabeledImages, load_data
+from genaug.errors import DataWarning, GenaugError
 from genaug.evaluate import Arm
 from genaug.evaluate.batches import Batches
 from genaug.evaluate.makers import Noise
@@ -176,3 +176,9 @@ def test_samples_of_every_class_are_no_more_than_a_bank_has() -> None:
     assert make(Arm(source=few, every=0.25)).synthetic_counts.tolist() == [5, 1, 8]
     with pytest.warns(DataWarning, match=r"the bank has no samples of \['a'\], so none are mixed in"):
         assert make(Arm(source=BANK, every=0.25)).synthetic_counts.tolist() == [0, 8, 8]
+
+
+def test_a_share_of_a_batch_of_one_image_is_refused() -> None:
+    arm = Arm(fraction=0.2, source=Noise(), target="max")
+    with pytest.raises(GenaugError, match="batch_size must be at least 2 with fraction, got 1"):
+        Batches(arm, load_data("digits"), steps=1, batch_size=1, seed=0, device=torch.device("cpu"))

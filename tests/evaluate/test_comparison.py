@@ -371,8 +371,8 @@ def other_classes(data: LabeledImages) -> LabeledImages:
     ("change", "error", "message"),
     [
         ({"rival": "nobody"}, GenaugError, "rival must be one of the arms ['plain', 'balanced'], got 'nobody'"),
-        ({"seeds": []}, GenaugError, "seeds must be at least one integer, none twice, got []"),
-        ({"seeds": 0}, GenaugError, "seeds must be at least one integer, none twice, got []"),
+        ({"seeds": []}, GenaugError, "seeds must be at least one integer, none twice, got"),
+        ({"seeds": 0}, GenaugError, "seeds must be at least one integer, none twice, got"),
         ({"seeds": [1, 2, 1]}, GenaugError, "seeds must be at least one integer, none twice, got [1, 2, 1]"),
         ({"seeds": [1.5]}, GenaugError, "seeds must be at least one integer, none twice, got [1.5]"),
         ({"device": "gpu"}, GenaugError, "device: gpu cannot be used"),

@@ -14,6 +14,7 @@ from genaug.data import LabeledImages, load_data
 from genaug.evaluate import Arm, Budget
 from genaug.evaluate.fitting import check_classifier, learning_rate_factor, predict, train_classifier
 from genaug.evaluate.losses import LogitAdjusted
+from genaug.models import SmallCNN
 from genaug.seeding import derive_seed, own_randomness
 from genaug.spec import DataSpec
 from genaug.training.schedules import ClassSampler
@@ -167,3 +168,15 @@ class Cast(nn.Module):
 class Pair(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return images, images
+
+
+def test_a_classifier_of_other_sizes_is_one_line() -> None:
+    class Fixed(SmallCNN):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.shape[2] == 224, "Input height (8) doesn't match model (224)"
+            return super().forward(images)
+
+    with pytest.raises(
+        GenaugError, match="classifier must take images 1x8x8, but fails .AssertionError: .Input height"
+    ):
+        check_classifier(Fixed, load_data("digits"), device=torch.device("cpu"))

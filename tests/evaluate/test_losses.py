@@ -139,13 +139,25 @@ def test_the_deferred_loss_takes_over_at_its_start() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_losses_and_weights_are_linear_in_the_targets(loss: Loss) -> None:
+def test_weighted_losses_and_weights_are_linear_in_the_targets(loss: Loss) -> None:
+    """So each class of a mixed image counts with its own weight, as MixUp with re-weighting has it."""
     logits, labels = draw()
     _, others = draw(seed=1)
-    found = evaluate(loss, logits, mixed(labels, others, 0.3))
-    ends = zip(evaluate(loss, logits, labels), evaluate(loss, logits, others), strict=True)
-    for part, (one, other) in zip(found, ends, strict=True):
-        torch.testing.assert_close(part, 0.3 * one + 0.7 * other)
+    losses, weights = evaluate(loss, logits, mixed(labels, others, 0.3))
+    (one, own), (other, their) = evaluate(loss, logits, labels), evaluate(loss, logits, others)
+    torch.testing.assert_close(weights, 0.3 * own + 0.7 * their)
+    torch.testing.assert_close(weights * losses, 0.3 * own * one + 0.7 * their * other)
+
+
+@pytest.mark.parametrize("loss", [ClassWeighted(), EffectiveNumber(0.99)])
+def test_of_mixed_targets_it_is_the_weighted_cross_entropy_of_torch(loss: Loss) -> None:
+    logits, labels = draw()
+    targets = mixed(labels, draw(seed=1)[1], 0.3)
+    own = evaluate(loss, torch.zeros(len(COUNTS), len(COUNTS)), torch.arange(len(COUNTS)))[1]  # of each class
+    losses, weights = evaluate(loss, logits, targets)
+    torch.testing.assert_close(
+        (weights * losses).sum(), F.cross_entropy(logits, targets, weight=own, reduction="sum"), rtol=1e-5, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("loss", LOSSES)

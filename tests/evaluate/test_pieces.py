@@ -107,13 +107,19 @@ def test_values_that_do_not_fit_together_are_not_tried() -> None:
 def test_a_setting_is_tried_once() -> None:
     vary = Piece(lambda arm, weight: replace(arm, weight=weight), (1.0, 0.3, 0.1))
     fix = Piece(lambda arm, weight: replace(arm, weight=weight), (0.5, 0.2))
+    arms = compose_arms("mixup+flips+both-flips", PIECES, trials=24, budget=BUDGET)
+    assert len({str(arm) for arm in arms}) == 24
     with pytest.raises(GenaugError, match="trials must be from 1 to 16"):
         compose_arms("vary+fix", {**PIECES, "vary": vary, "fix": fix}, trials=17, budget=BUDGET)
 
 
-def test_learning_rates_vary_around_that_of_the_arm_built_on() -> None:
-    base = Arm(balanced=True, learning_rate=4 * BUDGET.learning_rate)
-    pieces = {**PIECES, "rival": build_on(base, budget=BUDGET)}
+def test_all_arms_try_the_same_learning_rates() -> None:
+    pieces = {**PIECES, "rival": build_on(Arm(balanced=True, learning_rate=4.0))}
+    for name in ("plain", "focal", "class-balanced+mixup", "rival+mixup"):
+        arms = compose_arms(name, pieces, trials=8, budget=BUDGET)
+        assert [arm.learning_rate for arm in arms] == [0.1 * factor for factor in RATES]
     arms = compose_arms("rival+mixup", pieces, trials=8 * 3, budget=BUDGET)
-    assert {round(arm.learning_rate / base.learning_rate, 6) for arm in arms} == set(RATES)
     assert all(arm.balanced and arm.mix is not None for arm in arms)
+    assert {(arm.learning_rate, arm.mix(num_classes=2).alpha) for arm in arms} == {
+        (0.1 * factor, alpha) for factor in RATES for alpha in (1.0, 0.2, 0.4)
+    }

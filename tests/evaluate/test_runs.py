@@ -2,9 +2,15 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -133,8 +139,13 @@ def test_runs_that_would_be_lost_are_kept(train_part, test_part, tmp_path):
 
 
 MODULE = """
+import os
+import pathlib
+import time
+
 from genaug import GenaugError
 from genaug.data import load_data, longtail_indices
+from genaug.evaluate import Arm, compare_arms
 from genaug.models import VAE, SmallCNN, VAEConfig
 
 
@@ -152,6 +163,35 @@ class Failing(SmallCNN):
         if self.training:
             raise GenaugError("this one fails")
         return super().forward(images)
+
+
+class Noted(SmallCNN):
+    def forward(self, images):
+        if self.training:
+            pathlib.Path(os.environ["NOTES"], f"{os.getpid()} {time.monotonic_ns()}").touch()
+        return super().forward(images)
+
+
+class Interrupted(Noted):
+    def forward(self, images):
+        super().forward(images)
+        if self.training:
+            raise KeyboardInterrupt
+        return super().forward(images)
+
+
+class Slow(Noted):
+    def forward(self, images):
+        found = super().forward(images)
+        if self.training:
+            time.sleep(600)
+        return found
+
+
+if __name__ == "__main__":
+    test = load_data("digits", split="test")
+    arms = {"plain": Arm(), "balanced": Arm(balanced=True)}
+    compare_arms(arms, train=draw, test=test, rival="plain", classifier=Slow, jobs=2, progress=False)
 """
 
 
@@ -186,6 +226,66 @@ def test_what_cannot_be_sent_to_other_processes_is_named(train_part, test_part):
 def test_an_error_of_a_run_is_raised(jobs, module, train_part, test_part):
     with pytest.raises(GenaugError, match="this one fails"):
         compare(train_part, test_part, classifier=module.Failing, jobs=jobs)
+
+
+def test_an_interrupted_run_ends_all_of_them(module, train_part, test_part, tmp_path, monkeypatch):
+    """As Ctrl-C does that reaches a generator's training in a worker, whose executor would go on with the next task."""
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(GenaugError, match="a process of a run died"):
+        compare(train_part, test_part, classifier=module.Interrupted, jobs=2, seeds=8)
+    assert 1 <= len(list((tmp_path / "notes").iterdir())) <= 2
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_workers_end_with_the_process_that_started_them(module, tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    process = subprocess.Popen([sys.executable, module.__file__], env={**os.environ, "NOTES": str(notes)})
+    try:
+        while len(pids := {name.split()[0] for name in os.listdir(notes)}) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    while any(Path("/proc", pid).exists() and "zombie" not in Path("/proc", pid, "status").read_text() for pid in pids):
+        time.sleep(0.1)  # for ever, where they stay
+
+
+# --- files, seeds and arms that are not there
+
+
+def test_files_beside_the_results_are_kept_too(train_part, test_part, tmp_path):
+    (tmp_path / "results.csv").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(GenaugError, match="results.csv: exists already"):
+            compare(train_part, test_part, output=tmp_path / "results.json", resume=resume)
+    with pytest.raises(GenaugError, match="output must be a JSON file, beside which a CSV file is written"):
+        compare(train_part, test_part, output=tmp_path / "table.csv")
+    assert (tmp_path / "results.csv").read_text() == "mine"
+    compare(train_part, test_part, output=tmp_path / "results.json", overwrite=True)
+    assert (tmp_path / "results.csv").read_text().startswith("arm,seed,accuracy")
+
+
+def test_what_cannot_be_recognized_is_not_resumed(train_part, test_part, tmp_path):
+    output = tmp_path / "results.json"
+    compare(train_part, test_part, output=output, classifier=lambda spec: SmallCNN(spec, width=2))
+    with pytest.raises(GenaugError, match=r"resumed where \['classifier'\] hold a lambda.*define it in a module"):
+        compare(train_part, test_part, output=output, resume=True, classifier=lambda spec: SmallCNN(spec, width=8))
+
+
+def test_arms_and_metrics_that_are_not_there(train_part, test_part):
+    found = compare(train_part, test_part, seeds=np.int64(2))
+    assert found.settings["seeds"] == [0, 1]
+    for call in (found.difference, found.recall, lambda name: found.values(name, "accuracy")):
+        with pytest.raises(GenaugError, match="arm must be one that was run, .*, got 'typo'"):
+            call("typo")
+    with pytest.raises(GenaugError, match="metric must be one of accuracy, .*, got 'typo'"):
+        found.values("plain", "typo")
+    for wrong in (2.0, [0, 0], [], [0.5], "2", None):
+        with pytest.raises(GenaugError, match="seeds must be at least one integer"):
+            compare(train_part, test_part, seeds=wrong)
 
 
 # --- what does not fit

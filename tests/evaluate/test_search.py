@@ -57,7 +57,9 @@ def test_every_arm_gets_as_many_trials(train) -> None:
 def test_a_class_too_small_for_a_validation_part_is_named(train) -> None:
     one = torch.nonzero(train.labels == 3).flatten()[:1]
     scarce = train.subset(torch.cat([torch.nonzero(train.labels != 3).flatten(), one]))
-    with pytest.raises(DataError, match=r"a validation part of 0.3 needs more images of \['3'\]; hold out a larger"):
+    with pytest.raises(
+        DataError, match=r"a validation part of 0.3 needs more images of \['3'\]; add images, hold out a"
+    ):
         choose_settings({"plain": [Arm()]}, train=scarce, classifier=small, **OPTIONS)
 
 

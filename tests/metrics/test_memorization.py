@@ -1,4 +1,4 @@
-"""Near copies and the C_T test, against SciPy, by hand, and on generators that copy, fit or miss."""
+"""The C_T test, against SciPy, by hand, and on generators that copy, fit or miss."""
 
 import math
 import subprocess
@@ -13,7 +13,7 @@ from torch import Tensor
 
 import genaug
 from genaug import GenaugError
-from genaug.metrics import CopyScores, copy_scores, copy_threshold, data_copying_test, near_copies
+from genaug.metrics import data_copying_test
 
 
 def draw(rows: int, width: int = 4, *, seed: int, scale: float = 1.0) -> Tensor:
@@ -23,94 +23,6 @@ def draw(rows: int, width: int = 4, *, seed: int, scale: float = 1.0) -> Tensor:
 
 def column(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).unsqueeze(1)
-
-
-# --- near copies
-
-
-def test_threshold_by_hand():
-    """Distances to the nearest other: 1, 1, 2, 3, 3."""
-    real = column(0, 1, 3, 6, 9)
-    assert [copy_threshold(real, quantile=q) for q in (0, 0.25, 0.5, 0.75, 1)] == [1, 1, 2, 3, 3]
-    assert copy_threshold(real, quantile=0.375) == 1.5
-
-
-def test_threshold_of_repeated_images_is_zero_and_finds_exact_copies():
-    real = column(0, 0, 5, 9)
-    assert copy_threshold(real) == 0.0
-    assert near_copies(column(5, 5.001, 0), real, threshold=0.0).tolist() == [True, False, True]
-
-
-def test_near_copies_are_those_within_the_radius():
-    real = column(0, 10)
-    found = near_copies(column(-2, -1, 0, 1, 2, 8, 11.5), real, threshold=1)
-    assert found.dtype == torch.bool
-    assert found.tolist() == [False, True, True, True, False, False, False]
-
-
-def test_copies_with_small_changes_are_found_and_fresh_images_are_not():
-    real, fresh = draw(200, seed=0), draw(200, seed=1)
-    threshold = copy_threshold(real)
-    copies = real[:50] + 0.01 * draw(50, seed=2)
-    mask = near_copies(torch.cat([copies, fresh]), real, threshold=threshold)
-    assert mask[:50].all()
-    assert mask[50:].double().mean() < 0.15
-
-
-@pytest.mark.parametrize("quantile", [0.05, 0.3])
-def test_the_quantile_is_the_share_that_a_perfect_generator_loses(quantile):
-    shares = []
-    for number in range(60):
-        real, fresh = draw(100, seed=2 * number), draw(100, seed=2 * number + 1)
-        mask = near_copies(fresh, real, threshold=copy_threshold(real, quantile=quantile))
-        shares.append(float(mask.double().mean()))
-    error = np.std(shares) / math.sqrt(len(shares))
-    assert abs(np.mean(shares) - quantile) < 4 * error + 0.01  # of 100 rows a quantile is this coarse
-
-
-def test_scores_agree_with_the_functions_they_join():
-    real, synthetic = draw(50, seed=0), torch.cat([draw(30, seed=1), draw(50, seed=0)[:10]])
-    scores = copy_scores(synthetic, real, quantile=0.1)
-    assert scores.threshold == copy_threshold(real, quantile=0.1)
-    assert scores.near_copies == near_copies(synthetic, real, threshold=scores.threshold).double().mean() >= 0.25
-    pairs = (real[:, None] - real).square().sum(2).sqrt() + torch.diag(torch.full((50,), math.inf))
-    assert scores.real_median_distance == pytest.approx(float(np.median(pairs.min(1).values.numpy())))
-    assert scores.median_distance == pytest.approx(float(np.median((synthetic[:, None] - real).norm(dim=2).min(1)[0])))
-
-
-def test_scores_of_copies_and_of_images_far_away():
-    real = draw(50, seed=0)
-    copied, away = copy_scores(real.clone(), real), copy_scores(real + 100.0, real)
-    assert (copied.near_copies, copied.median_distance) == (1.0, 0.0)
-    assert away.near_copies == 0.0
-    assert away.median_distance > 100 > away.real_median_distance == copied.real_median_distance
-    assert isinstance(away, CopyScores)
-
-
-@pytest.mark.parametrize("threshold", [-0.1, float("nan"), float("inf"), "0.1", True, None])
-def test_thresholds_that_are_refused(threshold):
-    with pytest.raises(GenaugError, match="threshold must be a finite number of at least 0"):
-        near_copies(draw(3, seed=0), draw(3, seed=1), threshold=threshold)
-
-
-@pytest.mark.parametrize("threshold", [1, np.float32(1), np.int64(1)])
-def test_thresholds_of_numpy(threshold):
-    assert near_copies(column(1), column(0), threshold=threshold).all()
-
-
-@pytest.mark.parametrize("quantile", [-0.1, 1.1, float("nan"), "0.1"])
-def test_quantiles_that_are_refused(quantile):
-    real = draw(5, seed=0)
-    with pytest.raises(GenaugError, match="quantile must be from 0 to 1"):
-        copy_threshold(real, quantile=quantile)
-    with pytest.raises(GenaugError, match="quantile must be from 0 to 1"):
-        copy_scores(real, real, quantile=quantile)
-
-
-def test_one_real_image_has_no_distances():
-    for call in (lambda real: copy_threshold(real), lambda real: copy_scores(real, real)):
-        with pytest.raises(GenaugError, match="real must have at least 2 rows"):
-            call(draw(1, seed=0))
 
 
 # --- the C_T test

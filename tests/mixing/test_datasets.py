@@ -483,11 +483,11 @@ def test_random_transforms_and_states_stay_where_they_were(folder: Path, bank: S
     real = ImageFolder(str(folder), transform=v2.RandomHorizontalFlip())
     noisy = Items(pixels(), lambda self, x, y: (x + torch.randint(2, (1,)).byte() * np.random.randint(1), y))
     torch.manual_seed(5)
-    before = torch.get_rng_state(), np.random.get_state()[1].tobytes()
+    before = torch.get_rng_state(), str(np.random.get_state(legacy=False))
     for data in (real, noisy, FakeData(14, (3, 6, 6), 3)):
         MixedDataset(data, bank)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1] == np.random.get_state()[1].tobytes()
+    assert before[1] == str(np.random.get_state(legacy=False))
 
 
 # --- labels and classes
@@ -895,3 +895,111 @@ def test_a_transform_that_cannot_be_set(bank):
     with pytest.raises(DataError, match="transform must be called by real, which TensorDataset does not do"):
         mixed.transform = torch.neg
     assert data.transform is None
+
+
+# --- what real data sets do besides
+
+
+def normalize(image: Any) -> Tensor:
+    return v2.functional.normalize(v2.functional.to_dtype(v2.functional.to_image(image), scale=True), [0.5], [0.5])
+
+
+def scale(image: Any) -> Tensor:
+    return v2.functional.to_dtype(v2.functional.to_image(image), scale=True)
+
+
+class Passing(Dataset[Any]):
+    """A wrapper whose transform is that of the data set inside."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    transform = property(lambda self: self.inner.transform, lambda self, value: setattr(self.inner, "transform", value))
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.inner[index]
+
+
+def test_a_transform_that_is_passed_on_stays_where_it_is(folder: Path, bank: SampleBank) -> None:
+    real = ImageFolder(str(folder), transform=scale)
+    for outer in (Passing(real), MixedDataset(real, bank, target=7)):
+        mixed = MixedDataset(outer, bank, target=7)
+        assert real.transform is scale
+        assert [type(mixed[index][0]) for index in (0, -1)] == [tv_tensors.Image] * 2
+        assert mixed[-1][0].dtype == torch.float32
+    real.transform = normalize
+    with pytest.raises(DataError, match="pass transform="):
+        MixedDataset(Passing(real), bank)
+    assert real.transform is normalize
+
+
+def test_a_transform_that_is_set_later_is_for_all_images(folder: Path, bank: SampleBank) -> None:
+    real = ImageFolder(str(folder), transform=scale)
+    mixed = MixedDataset(Subset(real, range(12)), bank, target=6)
+    expected = MixedDataset(Subset(ImageFolder(str(folder), transform=normalize), range(12)), bank, target=6)
+    assert mixed[-1][0].min() >= 0
+    real.transform = normalize
+    assert_same(mixed[-1][0], expected[-1][0])
+    assert mixed[-1][0].min() < 0
+    real.transform = None
+    assert isinstance(mixed[-1][0], Image.Image)
+
+
+def test_a_transform_of_a_table_that_is_set_later(bank: SampleBank) -> None:
+    import datasets
+
+    columns = {"image": as_pil(pixels()), "label": LABELS}
+    real = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    mixed = MixedDataset(real, bank)
+    assert set(mixed[-1]) == set(mixed[0]) == {"image", "label"}
+    real.set_transform(lambda batch: {"x": [scale(image) for image in batch["image"]], "y": batch["label"]})
+    assert set(mixed[-1]) == set(mixed[0]) == {"x", "y"}
+
+
+def test_given_labels_are_believed(bank: SampleBank) -> None:
+    """Where those that a data set lists are others than those that it returns."""
+    real = Items(pixels(), lambda self, image, label: (image, label), targets=LABELS[::-1])
+    with pytest.raises(DataError, match="real lists label 2 for item 0 and returns 0; pass labels="):
+        MixedDataset(real, bank)
+    assert MixedDataset(real, bank, labels=LABELS).synthetic_counts == SYNTHETIC
+
+
+def test_items_that_a_subset_leaves_out_are_not_read(bank: SampleBank) -> None:
+    def make(self: Items, image: Tensor, label: int) -> Any:
+        if image[0, 0, 0] == 77:
+            raise OSError("image file is truncated")
+        return image, label
+
+    images = pixels()
+    images[:, 0, 0, 0] = 1
+    for bad in (0, 3, 13):
+        broken = images.clone()
+        broken[bad, 0, 0, 0] = 77
+        real = Items(broken, make, targets=LABELS)
+        rest = [index for index in range(14) if index != bad]
+        mixed = MixedDataset(Subset(real, rest), bank, target=6)
+        assert mixed.targets[:13] == [LABELS[index] for index in rest]
+        nested = MixedDataset(ConcatDataset([Subset(Subset(real, rest), range(13))]), bank, target=6)
+        assert nested.counts == mixed.counts
+
+
+def test_class_names_in_an_array_count(bank: SampleBank) -> None:
+    names = ["cat", "ant", "bee"]
+    make = Items(pixels(), lambda self, image, label: (image, label), classes=np.array(names))
+    mixed = MixedDataset(make, bank)
+    assert list(mixed.classes) == names
+    assert torch.equal(mixed[-1][0], MixedDataset(Items(pixels(), make.make, classes=names), bank)[-1][0])
+    assert mixed[-1][1] == 2
+    assert (bank_images(bank, 1) == mixed[-1][0]).flatten(1).all(1).any()  # "bee"
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"), [("P", r"image.convert\('RGB'\)"), ("I;16", "scale it to 8 bits"), ("F", "scale it")]
+)
+def test_what_to_do_about_other_modes(mode: str, advice: str, bank: SampleBank) -> None:
+    image = Image.new(mode, (6, 6))
+    with pytest.raises(DataError, match=f"must have mode L, RGB or RGBA, got '{mode}'; .*{advice}"):
+        MixedDataset([(image, label) for label in LABELS], bank)

@@ -438,11 +438,11 @@ def test_global_random_state_is_left_alone(bank: SampleBank) -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    states = torch.get_rng_state(), str(np.random.get_state(legacy=False)), random.getstate()
     for source in (bank, Marked()):
         list(MixedLoader(stored(), source, fraction=0.3, classes={"ant": 1, "cat": 2}))
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
+    assert (str(np.random.get_state(legacy=False)), random.getstate()) == states[1:]
 
 
 @pytest.mark.global_rng

@@ -14,14 +14,17 @@ from huggingface_hub import ModelHubMixin
 from safetensors.torch import load_file
 from torch import nn
 
+import genaug
 from genaug import __version__
+from genaug.data import load_data
 from genaug.errors import CheckpointError, DataError, GenaugError
-from genaug.models import FAMILIES, VAE, Model, VAEConfig, require
+from genaug.models import FAMILIES, VAE, AutoencoderConfig, GANConfig, Model, VAEConfig, require
 from genaug.models.base import METHODS
 from genaug.models.card import make_card
 from genaug.models.running import draw, draw_uniform, inference
 from genaug.models.saved import download
 from genaug.spec import DataSpec
+from genaug.training import Recipe
 
 SPEC = DataSpec(channels=3, height=6, width=5, class_names=("ant", "bee"))
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
@@ -374,3 +377,30 @@ def test_pairs_are_refused_by_name_unless_they_are_learned_from(name: str, chann
     assert learned == (DataSpec(channels) if name == "denoiser" else spec)  # as a model of the family has it
     with pytest.raises(DataError, match=f"got pairs, of {channels} channels together; .*model.supervision=pairs"):
         family.learned_spec(spec, family.config_class(), paired=True)
+
+
+def test_plain_mistakes_are_told_in_words() -> None:
+    model = genaug.load("digits-vae")
+    labels = torch.tensor([3])
+    for wrong, message in ((3, "labels must be an int64 tensor .* got int"), (None, "labels must be an int64 tensor")):
+        with pytest.raises(DataError, match=message):
+            model.sample(wrong)
+    with pytest.raises(GenaugError, match=r"generator must be a torch.Generator, got 0; pass torch.Generator\(\)"):
+        model.sample(labels, generator=0)
+    latents = model.encode(load_data("digits").images[:2])
+    with pytest.raises(GenaugError, match="latents must be a tensor, got ndarray; convert"):
+        model.decode(latents.numpy())
+    torch.testing.assert_close(model.decode(latents.double()), model.decode(latents))  # as scikit-learn gives them
+
+
+def test_configurations_are_checked_where_they_are_made() -> None:
+    for make, message in (
+        (lambda: VAEConfig(likelihood="normal"), "likelihood must be one of bernoulli, gaussian, got 'normal'"),
+        (lambda: VAEConfig(width=2.5), "width must be an integer from 1 to 4096, got 2.5"),
+        (lambda: VAEConfig(width="16"), "width must be an integer from 1 to 4096, got '16'"),
+        (lambda: GANConfig(augment=None), "augment must be a list of .*, got None"),
+        (lambda: AutoencoderConfig(hidden=64), "hidden must be a list of integers, got 64"),
+        (lambda: Recipe(family="vaee", model=None), "family must be one of .*, got 'vaee'"),
+    ):
+        with pytest.raises(GenaugError, match=message):
+            make()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import genaug
 from genaug.data import LabeledImages, load_data
-from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, TrainingError
+from genaug.errors import CheckpointError, DataError, DataWarning, GenaugError, RecipeError, TrainingError
 from genaug.models import FAMILIES, VAE
 from genaug.training import Interrupted, load_recipe, train
 from genaug.training.state import list_states
@@ -302,7 +302,51 @@ def test_nothing_is_removed_before_the_new_run_can_start(digits, tmp_path):
         options = {"data": digits, "output": output, "progress": False, "overwrite": True, **wrong}
         with pytest.raises(GenaugError):
             train(recipe(steps=2), **options)
+    lonely = digits.subset([digits.targets.index(label) for label in range(10)])
+    watched = {"family": "gan", "training": {"steps": 2, "batch_size": 8}}
+    with (
+        pytest.warns(DataWarning, match="one image only"),
+        pytest.raises(DataError, match="at least 2 training images of some class to watch"),
+    ):
+        train(watched, data=lonely, output=output, progress=False, overwrite=True)
     assert (output / "model/config.json").is_file()
+    assert list_states(output / "states")
+
+
+def test_an_old_run_stays_where_there_is_no_room_for_a_new_one(tmp_path):
+    code = f"""
+import resource, signal, torch
+from genaug.data import load_data
+from genaug.training import train
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+recipe = {{"family": "vae", "model": {{"width": 4, "hidden": 8, "latent_dim": 2}}, "training": {{"steps": 2}}}}
+data = load_data("digits").subset(range(50))
+train(recipe, data=data, output={str(tmp_path / "run")!r}, progress=False)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    train(recipe, data=data, output={str(tmp_path / "run")!r}, progress=False, overwrite=True)
+except Exception as problem:
+    print(problem)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert "cannot be written (File too large); what was there is unchanged" in done.stdout
+    assert (tmp_path / "run/model/model.safetensors").is_file()
+    assert list_states(tmp_path / "run/states")
+
+
+def test_a_damaged_state_says_what_to_do(digits, tmp_path):
+    output = tmp_path / "run"
+    whole = train(recipe(), data=digits, output=output, progress=False)
+    newest, before = list_states(output / "states")[-1], list_states(output / "states")[-2]
+    content = bytearray((newest / "state.safetensors").read_bytes())
+    content[-1] ^= 1
+    (newest / "state.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"differs from .* in state.json; .*; remove {newest} to go on from"):
+        train(recipe(), data=digits, output=output, progress=False, resume=True)
+    shutil.rmtree(newest)
+    assert before.is_dir()
+    again = train(recipe(), data=digits, output=output, progress=False, resume=True)
+    assert again.steps == whole.steps
 
 
 def test_overwrite_replaces_a_run(digits, tmp_path):

@@ -168,3 +168,16 @@ def test_images_held_out_that_the_start_may_have_seen_are_named(digits, vae, tmp
     vae.model.recipe = recorded
     with pytest.warns(TrainingWarning, match="was trained with seed None and validation_fraction None, not 0 and 0.2"):
         run(recipe(), digits, tmp_path / "again", start=tmp_path / "other")
+
+
+def test_a_checkpoint_tells_the_start_that_was_used(digits, vae, tmp_path) -> None:
+    """By path it is null, since a path means nothing elsewhere; never that which the recipe would have taken."""
+    result = run(recipe(start="digits-vae"), digits, tmp_path / "path", start=vae.path)
+    assert result.model.recipe["training"]["start"] is None
+    assert genaug.load(result.path).recipe["training"]["start"] is None
+
+
+def test_only_fields_that_make_weights_are_asked_for(digits, vae, tmp_path) -> None:
+    changed = {**vae.model.recipe, "model": {**vae.model.recipe["model"], "width": 8, "beta": 0.5}}
+    with pytest.raises(RecipeError, match=r"of other shapes, made with model.width 4; set the same"):
+        run(changed, digits, tmp_path / "run", start=vae.path)

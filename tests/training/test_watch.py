@@ -211,7 +211,7 @@ def test_a_look_misses_no_scarce_class(tmp_path) -> None:
     data = LabeledImages(images, labels, DataSpec(1, 8, 8, ("a", "b", "c")))
     made, rows = load_recipe(recipe()), torch.randperm(6001, generator=torch.Generator().manual_seed(1))
     state = _build(made, data, rows, CPU)
-    looks = Looks(state, made, data, rows, rows[:0], tmp_path)
+    looks = Looks(state, made, data, rows, rows[:0], tmp_path, made.to_dict())
     looks.prepare(progress=False)
     with MetricsLog(tmp_path, step=0) as log:
         looks.look(log, told_apart=None)
@@ -273,7 +273,7 @@ def test_an_earlier_average_is_written_where_it_was_nearer(digits, finished, tmp
     made = load_recipe(recipe())
     rows = torch.arange(len(digits))
     state = _build(made, digits, rows, CPU)
-    looks = Looks(state, made, digits, rows, rows[:0], tmp_path)
+    looks = Looks(state, made, digits, rows, rows[:0], tmp_path, made.to_dict())
     looks.prepare(progress=False)
     earlier = {name: tensor.clone() for name, tensor in finished.model.state_dict().items()}
     state.best = Best(step=3, distance=0.0, tensors=earlier)
@@ -311,3 +311,15 @@ def test_a_discriminator_that_has_won_is_reported_at_the_end(digits, tmp_path) -
 def test_a_batch_that_cannot_be_grouped_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"batch_size must be a multiple of model.minibatch_std \(8\).*got 18"):
         load_recipe(recipe(batch_size=18))
+
+
+def test_scores_tell_of_classes_compared_with_training_images(digits: LabeledImages, tmp_path) -> None:
+    """Of 120 held-out digits each class has about 12, which is too few; of 200 each has 16 or more."""
+    for fraction, few in ((0.3, 10), (0.5, None)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrainingWarning)  # of samples that hardly vary, after so few steps
+            run = train(
+                recipe(validation_fraction=fraction), data=digits, output=tmp_path / str(fraction), progress=False
+            )
+        assert run.model.scores.get("classes_with_training_images") == few
+        assert {"intra_class_distance", "held_out_images"} <= run.model.scores.keys()

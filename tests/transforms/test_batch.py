@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 from torchvision.transforms import v2
 
-from genaug import DataError, DataSpec, GenaugError, SampleBank
+from genaug import DataError, DataSpec, GenaugError, SampleBank, balance
 from genaug.models import SmallCNN
 from genaug.transforms import LatentMix, ReplaceWithSynthetic
 
@@ -252,7 +252,7 @@ def test_mixing_images_of_other_sizes_and_channels(gray):
         (lambda m: LatentMix(m, p=1.5), "p must be from 0 to 1"),
         (lambda m: LatentMix(m, alpha=0.0), "alpha must be a number above 0"),
         (lambda m: LatentMix(m, alpha=float("nan")), "alpha must be a number above 0"),
-        (lambda m: LatentMix(SmallCNN(m.spec)), "decode: SmallCNN cannot do this"),
+        (lambda m: LatentMix(SmallCNN(m.spec)), "encode: SmallCNN cannot do this"),
     ],
 )
 def test_mixes_that_cannot_be(make, message, gray):
@@ -346,3 +346,21 @@ def test_labels_are_found_where_mixup_finds_them(wrap, bank, gray):
         after = transform(batch)
         first = after[0] if isinstance(after, tuple) else next(iter(after.values()))
         assert first.shape == (6, 1, 8, 8)
+
+
+def test_models_by_name_are_checked_when_the_transform_is_made() -> None:
+    for name, message in (("denoiser-gray", "encode: denoiser cannot"), ("fashion-mnist-gan", "encode: gan cannot")):
+        with pytest.raises(GenaugError, match=message):
+            LatentMix(name)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_out_of_range_do_not_pass_by_chance(seed: int) -> None:
+    torch.manual_seed(seed)
+    with pytest.raises(DataError, match="labels must be class indices from 0 to 9"):
+        LatentMix("digits-vae", p=0.1)(torch.rand(4, 1, 8, 8), torch.tensor([0, 11, 3, 3]))
+
+
+def test_numbers_of_numpy() -> None:
+    assert LatentMix("digits-vae", alpha=np.float32(0.5)).alpha == 0.5
+    assert balance([10, 2], target="max", cap=np.int64(1)) == [0, 2]

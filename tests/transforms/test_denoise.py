@@ -133,3 +133,10 @@ def test_behind_the_noise_of_kornia(denoiser):
     assert noisy.min() < 0
     restored = adapter.Denoise(denoiser, noise_level=0.3)(noisy)
     torch.testing.assert_close(restored, denoiser.restore(noisy, noise_level=0.3))
+
+
+def test_no_gradient_goes_through() -> None:
+    for strength in (0.5, 1.0):
+        images = torch.rand(2, 1, 16, 16, requires_grad=True)
+        Denoise("denoiser-gray", strength=strength)(images).sum().backward()
+        assert not images.grad.any()

@@ -351,6 +351,8 @@ def test_a_model_that_cannot_vary(make, gray):
     bank = SampleBank.generate(gray, 1, seed=0, progress=False)
     with pytest.raises(GenaugError, match="vary: SampleBank cannot do this; it can: sample"):
         make(bank)
+    with pytest.raises(GenaugError, match="vary: gan cannot do this; it can: sample"):
+        make("fashion-mnist-gan")
 
 
 @each_transform

@@ -336,7 +336,7 @@ def test_shipped_benchmarks_can_be_run(name, tmp_path) -> None:
     rivals = [arm for arm in found.arms if "rival" not in arm]
     for base in [Arm(), *(compose_arms(arm, pieces, trials=1, budget=found.budget)[0] for arm in rivals)]:
         if base.source is None:
-            pieces["rival"] = build_on(base, budget=found.budget)
+            pieces["rival"] = build_on(base)
             arms = [compose_arms(arm, pieces, trials=found.trials, budget=found.budget) for arm in found.arms]
             assert {len(settings) for settings in arms} == {found.trials}
     assert find_classifier(found.classifier)
@@ -363,3 +363,35 @@ def test_the_command(tmp_path, monkeypatch) -> None:
     again = CliRunner().invoke(app, ["evaluate", "utility", "--data", "digits", *arms, *options])
     assert again.exit_code == 1
     assert "exists already" in again.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classifier": "timm:resnet5"}, "classifier timm:resnet5 cannot be made"),
+        ({"validation_fraction": 0.01}, "a validation part of 0.01 needs more images of"),
+    ],
+)
+def test_nothing_is_replaced_before_mistakes_show(changes: dict, message: str, digits, tmp_path) -> None:
+    (tmp_path / "results.json").write_text("the results of weeks")
+    few = digits[0].subset(range(60))
+    with pytest.raises(GenaugError, match=message):
+        run_utility(
+            Benchmark(arms=("plain", "class-balanced"), seeds=2, **changes),
+            data=few,
+            test_fraction=0.5,
+            output=tmp_path,
+            overwrite=True,
+            progress=False,
+        )
+    assert (tmp_path / "results.json").read_text() == "the results of weeks"
+
+
+def test_without_a_test_part_it_is_said_how_to_get_one(tmp_path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "flat" / name).mkdir(parents=True)
+        PIL.Image.new("L", (8, 8)).save(tmp_path / "flat" / name / "1.png")
+    with pytest.raises(
+        DataError, match=r"no test part was found .*hold out a share of each class with --test-fraction"
+    ):
+        run_utility(Benchmark(), data=tmp_path / "flat", output=tmp_path / "out")
