@@ -4,6 +4,7 @@ A checkpoint is a directory with `model.safetensors`, `config.json` and `README.
 The format of the tensor file: https://github.com/huggingface/safetensors#format
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -245,7 +246,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as problem:
-        raise OSError(str(problem)) from problem
+        raise OSError(errno.EIO, str(problem), str(path)) from problem
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes files that only their owner can read
     return hash_file(path)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -104,8 +104,8 @@ def check_ranges(fields: object, limits: Mapping[str, tuple[float, float]], *, o
     whole = {field.name: field.type in (int, "int") for field in getattr(fields, "__dataclass_fields__", {}).values()}
     for name, (low, high) in limits.items():
         value: Any = getattr(fields, name)
-        usable = isinstance(value, int if whole.get(name) else Real) and not isinstance(value, bool)
+        usable = isinstance(value, Integral if whole.get(name) else Real) and not isinstance(value, bool)
         number = value if usable else math.nan
         if not (value is None and name in optional) and not low <= number <= high:
-            kind = "an integer " if whole.get(name) and not isinstance(value, int) else ""
+            kind = "an integer " if whole.get(name) and not isinstance(value, Integral) else ""
             raise GenaugError(f"{name} must be {kind}from {low:g} to {high:g}, got {shorten(value)}")

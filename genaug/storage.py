@@ -64,7 +64,7 @@ def explain_write_errors(path: Path, *, within: Path | None = None, kept: bool =
 
 def _is_about(problem: OSError, folder: Path) -> bool:
     if problem.filename is None:
-        return problem.errno is None or problem.errno in FULL
+        return problem.errno in FULL
     return os.path.abspath(os.fsdecode(problem.filename)).startswith(os.path.abspath(folder))
 
 

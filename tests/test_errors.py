@@ -52,3 +52,7 @@ def test_errors_come_through_from_other_processes() -> None:
     for problem in [*(kind("what is wrong") for kind in kinds), UnreadableImage("a.png", "it is damaged")]:
         told = pickle.loads(pickle.dumps(problem))
         assert (type(told), str(told), vars(told)) == (type(problem), str(problem), vars(problem))
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    check_ranges(Fields(count=np.int64(2)), {"count": (1, 8)})  # type: ignore[arg-type]

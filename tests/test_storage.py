@@ -231,14 +231,12 @@ def test_hash_is_sha256(tmp_path: Path) -> None:
 
 
 def test_errors_of_other_code_in_the_block_are_its_own(tmp_path: Path) -> None:
-    for problem in (
-        FileNotFoundError(2, "No such file", str(tmp_path / "weights.pt")),
-        ConnectionError(111, "refused"),
-    ):
+    others = FileNotFoundError(2, "No such file", str(tmp_path / "weights.pt")), ConnectionError(111, "refused")
+    for problem in (*others, TimeoutError("timed out"), OSError("what Pillow says")):
         with pytest.raises(type(problem)) as caught:
             fail_inside(tmp_path / "out", False, problem)
         assert caught.value is problem
-    for problem in (OSError(28, "No space left on device"), OSError("what safetensors says")):
+    for problem in (OSError(28, "No space left on device"), OSError(5, "Input/output error")):
         with pytest.raises(GenaugError, match="out: cannot be written .*; what was there is unchanged"):
             fail_inside(tmp_path / "out", False, problem)
 

@@ -9,7 +9,7 @@ from typing import Any
 import multiprocess
 import PIL.Image
 import torch
-from datasets.formatting.formatting import LazyRow
+from datasets.formatting.formatting import LazyBatch, LazyRow
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -71,11 +71,12 @@ class ColumnTransform:
 
     def _is_flat(self, images: Any, batch: MutableMapping[str, Any]) -> bool:
         """Tell images (N, H, W) of a batch, as `Array2D` columns are, from one image (C, H, W)."""
-        if not isinstance(images, Tensor) or images.ndim != 3 or isinstance(batch, LazyRow):
-            return False
+        if not isinstance(images, Tensor) or images.ndim != 3 or isinstance(batch, LazyRow | LazyBatch):
+            return isinstance(batch, LazyBatch) and isinstance(images, Tensor) and images.ndim == 3
         others = [batch[key] for key in batch if key != self.column]
-        columns = [other for other in others if isinstance(other, list) or (isinstance(other, Tensor) and other.ndim)]
-        return bool(columns) and all(len(column) == len(images) for column in columns)
+        if not others:
+            return len(images) not in (1, 3, 4)  # of these numbers it could be either
+        return all(isinstance(other, list | Tensor) and _length(other) == len(images) for other in others)
 
     def _change(self, images: Sequence[Any], labels: Any) -> Sequence[Any]:
         indices = None if self.label_column is None else _to_indices(labels, self.label_column)
@@ -154,6 +155,10 @@ def _walk(transform: Any) -> Iterator[Any]:
 
 def _is_image(value: Any) -> bool:
     return isinstance(value, PIL.Image.Image) or (isinstance(value, Tensor) and value.ndim <= 3)
+
+
+def _length(column: list[Any] | Tensor) -> int | None:
+    return len(column) if isinstance(column, list) or column.ndim else None
 
 
 def _explain(column: str, value: Any) -> str:

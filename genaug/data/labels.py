@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
@@ -34,14 +34,19 @@ class Columns(NamedTuple):
 
 
 def read_names(classes: Any) -> tuple[str, ...] | None:
-    """Return the names that the attribute `classes` of a data set holds, whatever its type; None where it has none.
+    """Return the names that the attribute `classes` of a data set holds; None where it has none.
 
-    Tuples of words, as ImageNet has them, are joined, and told apart by their number where two are the same.
+    It may be a list, a tuple, or an array of text. Tuples of words, as ImageNet has them, are joined, and told apart by
+    their number where two are the same.
 
     >>> read_names([("crane",), ("great auk", "auk"), ("crane",)])
     ('crane 0', 'great auk, auk', 'crane 2')
     """
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
+    if hasattr(classes, "tolist"):
+        classes = classes.tolist()
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            return None  # numbers, which are no names
+    if not isinstance(classes, list | tuple):
         return None
     listed = list(classes)
     names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in listed]

@@ -18,6 +18,10 @@ PART_NAMES = frozenset(name for names in SAME for name in names)
 NO_PARTS = (None, "train", "all")
 
 
+class MissingPart(DataError):
+    """A part that data do not have."""
+
+
 def choose_parts(names: Sequence[str], split: str | None, where: str) -> list[str]:
     """Return the names of the parts to load: that of `split`, "train" for None, or each for "all".
 
@@ -38,7 +42,7 @@ def choose_parts(names: Sequence[str], split: str | None, where: str) -> list[st
     alike = [name for name in names if is_part(name, wanted)]
     if len(alike) == 1:
         return alike
-    raise DataError(
+    raise MissingPart(
         f"{where}: has no part {shorten(wanted)}; its parts are {list_names(names)}; "
         "choose one with --split NAME (split=), or 'all'"
     )
@@ -57,7 +61,7 @@ def is_part(name: str, split: str | None) -> bool:
 def refuse_parts(split: str | None, where: str) -> None:
     """Raise a `DataError` where a part is asked for of data that have none; "train" and "all" mean all of it."""
     if split not in NO_PARTS:
-        raise DataError(
+        raise MissingPart(
             f"{where}: has no parts, so split {shorten(split)} cannot be chosen; leave --split out to take all of it, "
             "and pass the images of another part as data of their own"
         )

@@ -16,7 +16,7 @@ from genaug.bank.drawing import Counts, check_source
 from genaug.errors import DataError, shorten
 from genaug.mixing.choice import as_bank, check_fit, check_supply, choose_rows, choose_samples
 from genaug.mixing.kinds import ImageKind, add_source
-from genaug.mixing.probe import Pipeline, describe_pipeline, list_transforms
+from genaug.mixing.probe import Pipeline, describe_pipeline, find_settings
 from genaug.mixing.real import Keys, check_items, describe_leaves, describe_real, fetch
 from genaug.mixing.targets import Target
 from genaug.seeding import check_seed
@@ -134,8 +134,9 @@ class MixedDataset(Dataset[Any]):
         known = describe_real(real, labels=labels, image_key=image_key, label_key=label_key)
         check_items(known, labels=labels is None, ranges=transform is None)
         self._own_transform = transform
-        self._leaves = [(leaf, indices[:1], places[:1]) for leaf, indices, places in known.leaves]
-        self._transforms = self._list_transforms()
+        self._leaves = [(leaf, int(indices[0])) for leaf, indices, _ in known.leaves]
+        self._settings = [(leaf, name) for leaf, _ in self._leaves for name in find_settings(leaf)]
+        self._set = self._read_settings()
         self._pipeline = _with_transform(known.pipeline, transform)
         choice = choose_samples(
             source,
@@ -165,6 +166,7 @@ class MixedDataset(Dataset[Any]):
         Where `real` has an attribute `transform`, one that is set here is set there, for real images too: as timm's
         `create_loader` does.
         """
+        self._follow()
         return self._pipeline.transform
 
     @transform.setter
@@ -186,7 +188,7 @@ class MixedDataset(Dataset[Any]):
         except BaseException:
             self.real.transform = before
             raise
-        self._pipeline, self._transforms = pipeline, self._list_transforms()
+        self._pipeline, self._own_transform, self._set = pipeline, None, self._read_settings()
 
     def set_epoch(self, epoch: int) -> None:
         """Take the synthetic samples of this epoch; workers that are kept between epochs see it too.
@@ -223,14 +225,20 @@ class MixedDataset(Dataset[Any]):
         if self._bank is None or not len(numbers):
             return []
         images = self._bank.images(self._epoch_rows(self._bank)[torch.from_numpy(numbers)])
-        if self._list_transforms() != self._transforms:  # since set on real, which synthetic samples must follow
-            pipeline = describe_leaves(self._leaves, self._keys)
-            check_fit(pipeline.image, self._bank.spec, transformed=pipeline.call != "none")
-            self._pipeline, self._transforms = _with_transform(pipeline, self._own_transform), self._list_transforms()
+        self._follow()
         return self._pipeline.make(images, self._synthetic[numbers])
 
-    def _list_transforms(self) -> list[Any]:
-        return [list_transforms(leaf) for leaf, *_ in self._leaves]
+    def _follow(self) -> None:
+        """Take over transforms that were set on real, or in it, since it was described."""
+        if self._read_settings() == self._set:
+            return
+        pipeline = _with_transform(describe_leaves(self._leaves, self._keys), self._own_transform)
+        if self._bank is not None:
+            check_fit(pipeline.image, self._bank.spec, transformed=pipeline.call != "none")
+        self._pipeline, self._set = pipeline, self._read_settings()
+
+    def _read_settings(self) -> list[Any]:
+        return [getattr(leaf, name) for leaf, name in self._settings]
 
     def _epoch_rows(self, bank: SampleBank) -> Tensor:
         epoch = int(self._epoch)

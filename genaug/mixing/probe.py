@@ -115,10 +115,16 @@ class Twin:
                 self._copy.__dict__[name] = copy.copy(value)
         self._recorders: dict[str, Recorder] = {}
         for name in (*IMAGE_TRANSFORMS, LABEL_TRANSFORM):
-            # Setting a property could reach through to the data set itself, or to one inside it.
-            if callable(getattr(dataset, name, None)) and not isinstance(getattr(type(dataset), name, None), property):
-                self._recorders[name] = Recorder()
-                setattr(self._copy, name, self._recorders[name])
+            transform = getattr(dataset, name, None)
+            if not callable(transform):
+                continue
+            # In the copy's own attributes: setting a property could reach through to the data set, or one inside it.
+            own = self._copy.__dict__
+            held = [key for key, value in own.items() if value is transform]
+            if not held and not isinstance(getattr(type(dataset), name, None), property):
+                held = [name]  # of the class
+            for key in held:
+                self._recorders[name] = own[key] = self._recorders.get(name) or Recorder()
 
     def read(self, index: int) -> Capture:
         """Return an item as it is without transforms, and the calls that these would have got.
@@ -256,11 +262,10 @@ def find_label_key(features: Any, columns: list[str]) -> str:
     return pick_key(columns, named or integers, LABEL_KEYS, "label")
 
 
-def list_transforms(dataset: Any) -> list[Any]:
-    """Return the transforms that are set on `dataset`, which is no Subset or ConcatDataset, as they are now."""
-    if is_hugging_face(dataset):
-        return [dataset.format]
-    return [getattr(dataset, name, None) for name in (*IMAGE_TRANSFORMS, LABEL_TRANSFORM)]
+def find_settings(dataset: Any) -> list[str]:
+    """Return the attributes that say which transforms a data set has, but those that are another object each time."""
+    names = ["format"] if is_hugging_face(dataset) else [*IMAGE_TRANSFORMS, LABEL_TRANSFORM]
+    return [name for name in names if hasattr(dataset, name) and getattr(dataset, name) == getattr(dataset, name)]
 
 
 def _same(one: Any, other: Any) -> bool:

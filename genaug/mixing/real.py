@@ -77,7 +77,7 @@ def describe_real(
     keys = Keys(image_key, label_key)
     everything = np.arange(len(dataset))
     leaves = list(_leaves(dataset, everything, everything))
-    pipeline = describe_leaves(leaves, keys)
+    pipeline = describe_leaves([(leaf, int(indices[0])) for leaf, indices, _ in leaves], keys)
     if labels is None:
         found = _labels_at(dataset, range(len(dataset)), keys)
     else:
@@ -87,13 +87,13 @@ def describe_real(
     return RealData(found, find_class_names(dataset, keys), pipeline, leaves)
 
 
-def describe_leaves(leaves: Sequence[Leaf], keys: Keys) -> Pipeline:
-    """Return how the items of all of `leaves` are made.
+def describe_leaves(leaves: Sequence[tuple[Any, int]], keys: Keys) -> Pipeline:
+    """Return how the items of data sets are made, as one item of each shows, whose index is given with it.
 
     Raises:
         DataError: in several ways, or in one that synthetic samples cannot take.
     """
-    pipelines = [describe_pipeline(leaf, index=int(indices[0]), **keys._asdict()) for leaf, indices, _ in leaves]
+    pipelines = [describe_pipeline(leaf, index=index, **keys._asdict()) for leaf, index in leaves]
     if not all(pipeline.matches(pipelines[0]) for pipeline in pipelines):
         raise DataError(
             "real joins data sets whose items or transforms differ; give all of them the same transform object"
@@ -132,7 +132,7 @@ def _labels_at(dataset: Any, indices: Sequence[int], keys: Keys) -> list[int]:
             for place, label in zip(places, _labels_at(part, inner.tolist(), keys), strict=True):
                 found[place] = label
         return found
-    twin, form = Twin(dataset), describe_pipeline(dataset, **keys._asdict()).form
+    twin, form = Twin(dataset), describe_pipeline(dataset, index=int(indices[0]), **keys._asdict()).form
     raw = [twin.read(index).raw_label(form) for index in indices]
     for label in raw:
         describe_label(label, name="labels of real")

@@ -1,5 +1,6 @@
 """The folder of a run: what is in it, what makes it fit to be resumed, and what may be replaced."""
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,13 +79,21 @@ def _prepare(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) ->
             return next(reversed(list_states(folder / STATES)), None)
         if any(path.name != LOCK for path in folder.iterdir()):
             check_vacant(folder, overwrite=overwrite)
-        probe = folder / f".{RUN}.tmp-new"  # fails on a full disk before the old run is removed
-        write_json(probe, asdict(facts))
-        probe.unlink()
+        _try_disk(folder, json.dumps(asdict(facts)))
         clear_own_files(folder, OWN_FILES, keep=LOCK, last=RUN)
         write_json(marker, asdict(facts))
         write_text(folder / RECIPE, yaml.safe_dump(facts.recipe, sort_keys=False))
     return None
+
+
+def _try_disk(folder: Path, text: str) -> None:
+    """Raise a `GenaugError` where nothing can be written, before the old run is removed."""
+    probe = folder / f".{RUN}.tmp-new"
+    with explain_write_errors(folder, kept=True):
+        try:
+            probe.write_text(text)
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _check_same(folder: Path, facts: RunFacts) -> None:

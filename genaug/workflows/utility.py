@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.data import LabeledImages, load_data
+from genaug.data.parts import MissingPart
 from genaug.data.splits import count_indices
 from genaug.devices import choose_device
 from genaug.errors import DataError, GenaugError, shorten
@@ -178,7 +179,7 @@ def load_train_and_test(
         name = test_split or ("test" if test is None else "all")
         try:
             held_out = load_data(data if test is None else test, split=name, **reading)
-        except DataError as problem:
+        except MissingPart as problem:
             if test is not None or test_split is not None:
                 raise
             raise DataError(

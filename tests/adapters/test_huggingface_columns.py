@@ -369,3 +369,20 @@ def test_flat_images_of_a_batch_are_several(labels: str | None) -> None:
     assert batched.shape == (3, 8, 8)
     expected = reconstructions(3, labels=labels is not None) / 255
     torch.testing.assert_close(batched, expected, atol=0.6 / 255, rtol=0)
+
+
+def test_flat_images_without_other_columns() -> None:
+    images = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0))
+    flat = datasets.Features({"image": datasets.Array2D((8, 8), "float32")})
+    table = datasets.Dataset.from_dict({"image": images.numpy()}, features=flat).with_format("torch")
+    function = apply_to_column(Reconstruct("digits-vae"))
+    batched = table.map(function, batched=True)["image"][:]
+    torch.testing.assert_close(batched, table.map(function)["image"][:], atol=1e-5, rtol=0)
+    assert batched.shape == (5, 8, 8)
+
+
+def test_an_image_of_as_many_channels_as_another_column_has_values() -> None:
+    seen: list[Any] = []
+    note = apply_to_column(lambda image: seen.append(image.shape) or image)
+    note({"image": torch.rand(3, 8, 8), "mean": [0.1, 0.2, 0.3], "label": 1})
+    assert seen == [(3, 8, 8)]

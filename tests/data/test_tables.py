@@ -263,8 +263,10 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 class TestHub:
     def test_offline_it_is_said_at_once(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(time, "sleep", None)  # there is nothing to wait for
+        waits: list[float] = []
+        monkeypatch.setattr(time, "sleep", waits.append)
         refused("nobody/nothing-of-this-name", "hub data set nobody/nothing-of.*: cannot be read .*check the name")
+        assert not waits
 
     def test_without_network_too(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         def no_network(*_: object) -> None:
@@ -276,8 +278,10 @@ class TestHub:
 
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(time, "sleep", None)
+        waits: list[float] = []
+        monkeypatch.setattr(time, "sleep", waits.append)
         refused("nobody/nothing-of-this-name", "check the name and the connection")
+        assert not waits
         assert constants.HF_HUB_OFFLINE is False
 
     def test_a_folder_of_that_name_comes_first(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -249,8 +250,19 @@ def test_workers_end_with_the_process_that_started_them(module, tmp_path):
     finally:
         process.kill()
         process.wait()
-    while any(Path("/proc", pid).exists() and "zombie" not in Path("/proc", pid, "status").read_text() for pid in pids):
-        time.sleep(0.1)  # for ever, where they stay
+    deadline = time.monotonic() + 60
+    while (left := list(filter(is_alive, pids))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert not left
+
+
+def is_alive(pid: str) -> bool:
+    try:
+        return "zombie" not in Path("/proc", pid, "status").read_text()
+    except OSError:
+        return False
 
 
 # --- files, seeds and arms that are not there

@@ -1,10 +1,12 @@
 """Synthetic samples come out as real ones do, for the data sets, items and transforms that people have."""
 
 import copy
+import itertools
 import pickle
 import warnings
 from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -936,6 +938,52 @@ def test_a_transform_that_is_passed_on_stays_where_it_is(folder: Path, bank: Sam
     assert real.transform is normalize
 
 
+class Backed(Dataset[Any]):
+    """A data set whose transform is a property with an attribute of its own."""
+
+    def __init__(self, transform: Any) -> None:
+        self._transform = transform
+
+    transform = property(lambda self: self._transform)
+
+    def __len__(self) -> int:
+        return len(LABELS)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._transform(v2.functional.to_pil_image(pixels()[index])), LABELS[index]
+
+
+@dataclass(frozen=True)
+class Frozen(Dataset[Any]):
+    transform: Any
+
+    def __len__(self) -> int:
+        return len(LABELS)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.transform(v2.functional.to_pil_image(pixels()[index])), LABELS[index]
+
+
+@pytest.mark.parametrize("kind", [Backed, Frozen])
+def test_transforms_are_found_wherever_they_are_held(kind: Any, folder: Path, bank: SampleBank) -> None:
+    real = kind(normalize)
+    mixed = MixedDataset(real, bank)
+    assert mixed.transform is real.transform is normalize
+    expected = MixedDataset(ImageFolder(str(folder), transform=normalize), bank)
+    assert_same(mixed[-1][0], expected[-1][0])
+
+
+def test_a_transform_of_ones_own_is_left_where_another_is_set(folder: Path, bank: SampleBank) -> None:
+    real = ImageFolder(str(folder))
+    mixed = MixedDataset(real, bank, transform=scale)
+    assert (mixed.transform, real.transform) == (scale, None)
+    mixed.transform = normalize
+    assert mixed.transform is real.transform is normalize
+    real.transform = scale
+    assert mixed.transform is scale
+    assert mixed[-1][0].min() >= 0
+
+
 def test_a_transform_that_is_set_later_is_for_all_images(folder: Path, bank: SampleBank) -> None:
     real = ImageFolder(str(folder), transform=scale)
     mixed = MixedDataset(Subset(real, range(12)), bank, target=6)
@@ -975,10 +1023,10 @@ def test_items_that_a_subset_leaves_out_are_not_read(bank: SampleBank) -> None:
 
     images = pixels()
     images[:, 0, 0, 0] = 1
-    for bad in (0, 3, 13):
+    for bad, listed in itertools.product((0, 3, 13), ({}, {"targets": LABELS})):
         broken = images.clone()
         broken[bad, 0, 0, 0] = 77
-        real = Items(broken, make, targets=LABELS)
+        real = Items(broken, make, **listed)
         rest = [index for index in range(14) if index != bad]
         mixed = MixedDataset(Subset(real, rest), bank, target=6)
         assert mixed.targets[:13] == [LABELS[index] for index in rest]
@@ -994,6 +1042,12 @@ def test_class_names_in_an_array_count(bank: SampleBank) -> None:
     assert torch.equal(mixed[-1][0], MixedDataset(Items(pixels(), make.make, classes=names), bank)[-1][0])
     assert mixed[-1][1] == 2
     assert (bank_images(bank, 1) == mixed[-1][0]).flatten(1).all(1).any()  # "bee"
+
+
+@pytest.mark.parametrize("classes", [np.arange(3), torch.arange(3), set(NAMES), range(3), lambda: NAMES])
+def test_what_is_no_list_of_names_is_none(classes: Any, bank: SampleBank) -> None:
+    make = Items(pixels(), lambda self, image, label: (image, label), classes=classes)
+    assert list(MixedDataset(make, bank).classes) == list(NAMES)  # by index
 
 
 @pytest.mark.parametrize(

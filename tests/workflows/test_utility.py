@@ -395,3 +395,14 @@ def test_without_a_test_part_it_is_said_how_to_get_one(tmp_path) -> None:
         DataError, match=r"no test part was found .*hold out a share of each class with --test-fraction"
     ):
         run_utility(Benchmark(), data=tmp_path / "flat", output=tmp_path / "out")
+
+
+def test_a_damaged_test_part_is_told_as_such(tmp_path) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            PIL.Image.new("L", (8, 8)).save(tmp_path / part / name / "1.png")
+    (tmp_path / "test" / "a" / "1.png").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"test/a/1.png: cannot be read as an image") as caught:
+        run_utility(Benchmark(), data=tmp_path, output=tmp_path / "out")
+    assert "no test part" not in str(caught.value)
