@@ -71,8 +71,10 @@ class ColumnTransform:
 
     def _is_flat(self, images: Any, batch: MutableMapping[str, Any]) -> bool:
         """Tell images (N, H, W) of a batch, as `Array2D` columns are, from one image (C, H, W)."""
-        if not isinstance(images, Tensor) or images.ndim != 3 or isinstance(batch, LazyRow | LazyBatch):
-            return isinstance(batch, LazyBatch) and isinstance(images, Tensor) and images.ndim == 3
+        if not isinstance(images, Tensor) or images.ndim != 3 or isinstance(batch, LazyRow):
+            return False
+        if isinstance(batch, LazyBatch):
+            return True
         others = [batch[key] for key in batch if key != self.column]
         if not others:
             return len(images) not in (1, 3, 4)  # of these numbers it could be either

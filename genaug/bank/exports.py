@@ -133,7 +133,7 @@ EXPORTS: dict[str, Callable[[Path, Pixels, Provenance], None]] = {
 
 
 def is_safe_folder(name: str) -> bool:
-    r"""Return whether `name` can be one folder on any system that data sets of folders do not skip.
+    r"""Return whether `name` can be one folder on every system, and one that data sets of folders do not skip.
 
     >>> is_safe_folder("golden retriever"), is_safe_folder(".."), is_safe_folder("a/b")
     (True, False, False)

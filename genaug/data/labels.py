@@ -48,10 +48,9 @@ def read_names(classes: Any) -> tuple[str, ...] | None:
             return None  # numbers, which are no names
     if not isinstance(classes, list | tuple):
         return None
-    listed = list(classes)
-    names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in listed]
+    names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in classes]
     often = Counter(names)
-    twice = [often[name] > 1 and isinstance(words, tuple) for name, words in zip(names, listed, strict=True)]
+    twice = [often[name] > 1 and isinstance(words, tuple) for name, words in zip(names, classes, strict=True)]
     return tuple(f"{name} {index}" if twice[index] else name for index, name in enumerate(names))
 
 

@@ -119,12 +119,13 @@ class Twin:
             if not callable(transform):
                 continue
             # In the copy's own attributes: setting a property could reach through to the data set, or one inside it.
-            own = self._copy.__dict__
-            held = [key for key, value in own.items() if value is transform]
+            held = [key for key, value in getattr(self._copy, "__dict__", {}).items() if value is transform]
             if not held and not isinstance(getattr(type(dataset), name, None), property):
-                held = [name]  # of the class
+                held = [name]  # of the class, or a slot
+            if held:
+                self._recorders[name] = Recorder()
             for key in held:
-                self._recorders[name] = own[key] = self._recorders.get(name) or Recorder()
+                object.__setattr__(self._copy, key, self._recorders[name])  # also where the class is frozen
 
     def read(self, index: int) -> Capture:
         """Return an item as it is without transforms, and the calls that these would have got.

@@ -16,9 +16,6 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(message)
         self.signal_number = signal_number
 
-    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
-        return type(self), (str(self), self.signal_number)
-
 
 @contextmanager
 def catch_signals() -> Iterator[Callable[[], int]]:

@@ -17,7 +17,7 @@ from genaug.training.logs import MetricsLog, save_pictures
 from genaug.training.recipe import Recipe
 from genaug.training.run_folder import MODEL
 from genaug.training.state import Best, TrainingState
-from genaug.training.watch import LEAST_FOR_KERNEL, WON, Observation, Watch, describe_won, find_members
+from genaug.training.watch import WON, Observation, Watch, describe_won, find_members
 
 MAX_LOGGED_CLASSES = 32
 PICTURE_COLUMNS = 8
@@ -57,7 +57,7 @@ class Looks:
         if self.state.model.watched:
             name, device = self.recipe.training.watch_features, self.state.model.device
             self.features = find_features(name, self.images, name="data", device=device)
-            find_members(self.images, self.kept, least=2 if self.features is None else LEAST_FOR_KERNEL)
+            find_members(self.images, self.kept, self.features)
 
     def prepare(self, *, progress: bool) -> None:
         """Take the features of real images, of a classifier that is fitted where none are loaded."""
@@ -149,7 +149,7 @@ class Looks:
             return {"best_step": best.step}
         distance = round(observation.intra_class_distance, 4)
         scores = {"best_step": best.step, watch.score: distance, "held_out_images": len(self.held_out)}
-        return scores | ({"classes_with_training_images": watch.seen} if watch.seen else {})
+        return scores | ({"classes_with_training_images": watch.partly_trained_on} if watch.partly_trained_on else {})
 
     def _measure(self, model: Model) -> dict[str, Any]:
         if not len(self.held_out):

@@ -88,18 +88,18 @@ class Watch:
         self.score = "intra_class_distance" if features is None else f"intra_class_kernel_distance_{features.name}"
         self.measure = frechet_distance if features is None else self._kernel_distance
         self.extract = _shrink if features is None else features.extract
-        members, self.present = find_members(images, kept, least=2 if features is None else LEAST_FOR_KERNEL)
+        members, self.present = find_members(images, kept, features)
         if features is None and sum(len(rows) > 0 for rows in members) > 1:
             steps = min(STEPS, max(100, steps))
             self.extract = fit_features(
                 images, rows=kept, seed=seed, steps=steps, device=device, progress=progress
             ).extract
         self.variance, self.reference = [], []
-        self.seen = 0  # classes whose samples are compared with training images too
+        self.partly_trained_on = 0  # classes whose samples are compared with training images too
         for index, rows in enumerate(members):
             spared = held_out[images.labels[held_out] == index]
             enough = len(spared) >= LEAST
-            self.seen += index in self.present and not enough
+            self.partly_trained_on += index in self.present and not enough
             own = self.extract(images.images[self._some(rows, index, MOST if enough else MOST_COMPARED)])
             others = self.extract(images.images[self._some(spared, index, MOST_COMPARED)])
             self.variance.append(float(own.var(0, unbiased=False).sum()) if len(own) else math.nan)
@@ -155,12 +155,15 @@ class Watch:
         )
 
 
-def find_members(images: LabeledImages, kept: Tensor, *, least: int) -> tuple[list[Tensor], list[int]]:
+def find_members(
+    images: LabeledImages, kept: Tensor, features: FeatureExtractor | None
+) -> tuple[list[Tensor], list[int]]:
     """Return the rows (N,) of each class among those in `kept`, and the classes that have enough to be watched.
 
     Raises:
-        DataError: no class has `least` of them.
+        DataError: no class has; see `Watch` for `features`.
     """
+    least = 2 if features is None else LEAST_FOR_KERNEL
     members = [kept[images.labels[kept] == index] for index in range(max(1, len(images.classes)))]
     present = [index for index, rows in enumerate(members) if len(rows) >= least]
     if not present:

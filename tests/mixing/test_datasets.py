@@ -964,7 +964,16 @@ class Frozen(Dataset[Any]):
         return self.transform(v2.functional.to_pil_image(pixels()[index])), LABELS[index]
 
 
-@pytest.mark.parametrize("kind", [Backed, Frozen])
+class Slotted:
+    __slots__ = ("transform",)
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    __len__, __getitem__ = Frozen.__len__, Frozen.__getitem__
+
+
+@pytest.mark.parametrize("kind", [Backed, Frozen, Slotted])
 def test_transforms_are_found_wherever_they_are_held(kind: Any, folder: Path, bank: SampleBank) -> None:
     real = kind(normalize)
     mixed = MixedDataset(real, bank)
