@@ -1,6 +1,7 @@
 """Images beyond the limit of memory: on the disk, with the same pixels, and what is said where there is no room."""
 
 import io
+import multiprocessing.util
 import os
 import pickle
 import re
@@ -33,6 +34,7 @@ ON_DISK = r"the images take .* GiB, more than the .* GiB of --memory-limit \(mem
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for temporary files of its own."""
+    multiprocessing.util.get_temp_dir()  # for its sockets, made now: their paths may be about 100 characters long
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
