@@ -85,7 +85,7 @@ def check_number(value: object, *, name: str, low: float, high: float = math.inf
 def check_ranges(fields: object, limits: Mapping[str, tuple[float, float]], *, optional: Sequence[str] = ()) -> None:
     """Check that each named field of an object is a number from the first to the last of its two limits.
 
-    Fields of a dataclass whose type is `int` must be integers.
+    Fields of a dataclass whose type is `int` must be integers, and all be numbers of Python: NumPy's cannot be saved.
 
     Args:
         fields: an object with these attributes, such as a configuration.
@@ -104,8 +104,9 @@ def check_ranges(fields: object, limits: Mapping[str, tuple[float, float]], *, o
     whole = {field.name: field.type in (int, "int") for field in getattr(fields, "__dataclass_fields__", {}).values()}
     for name, (low, high) in limits.items():
         value: Any = getattr(fields, name)
-        usable = isinstance(value, Integral if whole.get(name) else Real) and not isinstance(value, bool)
+        usable = isinstance(value, int if whole.get(name) else int | float) and not isinstance(value, bool)
         number = value if usable else math.nan
         if not (value is None and name in optional) and not low <= number <= high:
             kind = "an integer " if whole.get(name) and not isinstance(value, Integral) else ""
-            raise GenaugError(f"{name} must be {kind}from {low:g} to {high:g}, got {shorten(value)}")
+            hint = " (take .item() of it)" if isinstance(value, Real) and hasattr(value, "item") else ""
+            raise GenaugError(f"{name} must be {kind}from {low:g} to {high:g}, got {shorten(value)}{hint}")

@@ -20,7 +20,7 @@ class Fields:
 
 def test_ranges_take_numbers_alone() -> None:
     limits = {"width": (1, 8), "count": (1, 8)}
-    for fields in (Fields(), Fields(width=np.float32(1.5)), Fields(width=8)):
+    for fields in (Fields(), Fields(width=np.float64(1.5)), Fields(width=8)):
         check_ranges(fields, limits)
     for wrong in ("4", None, True, math.nan, 9, [4]):
         with pytest.raises(GenaugError, match="^width must be from 1 to 8, got"):
@@ -54,5 +54,7 @@ def test_errors_come_through_from_other_processes() -> None:
         assert (type(told), str(told), vars(told)) == (type(problem), str(problem), vars(problem))
 
 
-def test_integers_of_numpy_are_integers() -> None:
-    check_ranges(Fields(count=np.int64(2)), {"count": (1, 8)})  # type: ignore[arg-type]
+@pytest.mark.parametrize("fields", [Fields(width=np.float32(2)), Fields(count=np.int64(2))])  # type: ignore[arg-type]
+def test_fields_hold_numbers_that_files_can_hold(fields: Fields) -> None:
+    with pytest.raises(GenaugError, match=r"must be from 1 to 8, got .*2.* \(take \.item\(\)"):
+        check_ranges(fields, {"width": (1, 8), "count": (1, 8)})

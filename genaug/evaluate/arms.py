@@ -1,17 +1,17 @@
 """An arm: one way to train the classifier of a comparison; and what every arm gets."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
 from torch import Tensor
 
-from genaug.errors import GenaugError, check_ranges, check_share, shorten
+from genaug.errors import GenaugError, check_ranges, shorten
 from genaug.evaluate.losses import CrossEntropy, Loss
 from genaug.mixing.targets import Target
 
+LEARNING_RATES = 1e-12, 10.0  # lowest and highest
+SHARES = 0.001, 0.999
 CHOICES = {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "steps")}
 
 
@@ -43,7 +43,7 @@ class Arm:
             number of these; of a bank with fewer, all. So with `replace` the look of samples tells nothing about the
             class.
         weight: of the loss of a synthetic image; of a real one it is 1.
-        fraction: share of synthetic images in each batch, above 0 and below 1.
+        fraction: share of synthetic images in each batch, from 0.001 to 0.999.
         replace: probability that a synthetic image takes the place of a real one.
         until: share of the training after which batches hold real images alone.
 
@@ -68,19 +68,20 @@ class Arm:
     until: float = 1.0
 
     def __post_init__(self) -> None:
-        limits = {"adjustment": (0.0, 10.0), "weight": (0.0, 1.0), "every": (0.01, 1000.0)}
-        check_ranges(self, limits, optional=["every"])
-        check_share(self.until, name="until")
-        if self.learning_rate is not None:
-            _check_rate(self.learning_rate)
+        limits = {
+            "adjustment": (0.0, 10.0),
+            "learning_rate": LEARNING_RATES,
+            "every": (0.01, 1000.0),
+            "weight": (0.0, 1.0),
+            "fraction": SHARES,
+            "replace": SHARES,
+            "until": (0.0, 1.0),
+        }
+        check_ranges(self, limits, optional=["learning_rate", "every", "fraction", "replace"])
         if self.every is not None and (self.target, self.cap) != (Arm.target, Arm.cap):
             raise GenaugError("every takes the place of target and cap, so leave these out")
         if self.fraction is not None and not self.weight:
             raise GenaugError("weight must be above 0 with fraction, or a share of each batch is for nothing")
-        for name in ("fraction", "replace"):
-            value = getattr(self, name)
-            if value is not None and not 0 < check_share(value, name=name) < 1:
-                raise GenaugError(f"{name} must be above 0 and below 1, got {shorten(value)}")
         if self.fraction is not None and self.replace is not None:
             raise GenaugError("fraction and replace are two ways to use synthetic images; give one of them")
         if self.mix is not None and self.weight != 1:
@@ -115,14 +116,7 @@ class Budget:
         for name in ("steps", "batch_size"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise GenaugError(f"{name} must be an integer of at least 1, got {shorten(getattr(self, name))}")
-        _check_rate(self.learning_rate)
-        check_ranges(self, {"weight_decay": (0.0, 1.0)})
+        check_ranges(self, {"learning_rate": LEARNING_RATES, "weight_decay": (0.0, 1.0)})
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise GenaugError(f"{name} must be one of {', '.join(known)}, got {shorten(getattr(self, name))}")
-
-
-def _check_rate(rate: Any) -> None:
-    number = float(rate) if isinstance(rate, Real) else math.nan
-    if not 0 < number <= 10:  # written so that NaN fails too
-        raise GenaugError(f"learning_rate must be above 0 and at most 10, got {shorten(rate)}")

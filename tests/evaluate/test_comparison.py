@@ -378,7 +378,7 @@ def other_classes(data: LabeledImages) -> LabeledImages:
         ({"device": "gpu"}, GenaugError, "device: gpu cannot be used"),
         ({"steps": 0}, GenaugError, "steps must be an integer of at least 1, got 0"),
         ({"batch_size": 2.5}, GenaugError, "batch_size must be an integer of at least 1, got 2.5"),
-        ({"learning_rate": math.nan}, GenaugError, "learning_rate must be above 0 and at most 10, got nan"),
+        ({"learning_rate": math.nan}, GenaugError, "learning_rate must be from 1e-12 to 10, got nan"),
         ({"jobs": 0}, GenaugError, "jobs must be an integer of at least 1, got 0"),
     ],
 )
