@@ -12,8 +12,6 @@ from torch import Tensor
 from genaug.errors import DataError, shorten
 from genaug.spec import MAX_CLASSES
 
-IMAGE_KEYS = ("image", "img")
-LABEL_KEYS = ("label", "labels")
 FIX = "give it a class or remove the row"
 NO_CLASSES = "none"  # as `label_column`, where classes are not needed
 ONE_CLASS = ("image",)  # of data without classes

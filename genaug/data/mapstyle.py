@@ -12,11 +12,12 @@ from PIL import Image
 from genaug.data.allocation import MEMORY_LIMIT
 from genaug.data.decoding import UnreadableImage
 from genaug.data.labeled import LabeledImages
-from genaug.data.labels import IMAGE_KEYS, LABEL_KEYS, ONE_CLASS, PATCHES, Columns, read_names
+from genaug.data.labels import ONE_CLASS, PATCHES, Columns, read_names
 from genaug.data.parts import list_names
 from genaug.data.reading import Listing, finish_reading, read_each
 from genaug.data.stacking import ImageStack, find_size
 from genaug.errors import DataError, shorten
+from genaug.samples import IMAGE_KEYS, LABEL_KEYS
 from genaug.spec import MAX_CLASSES, DataSpec
 
 DAMAGE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning)

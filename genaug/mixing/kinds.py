@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from genaug.data.labels import IMAGE_KEYS, LABEL_KEYS
 from genaug.errors import DataError, shorten
 from genaug.images import explain_mode, to_float
+from genaug.samples import IMAGE_KEYS, LABEL_KEYS
 
 PIL_CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 

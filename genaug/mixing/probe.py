@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genaug.data.labels import IMAGE_KEYS, LABEL_KEYS
 from genaug.errors import DataError, shorten
 from genaug.mixing.kinds import (
     ImageKind,
@@ -28,6 +27,7 @@ from genaug.mixing.kinds import (
     is_image,
     pick_key,
 )
+from genaug.samples import IMAGE_KEYS, LABEL_KEYS
 
 IMAGE_TRANSFORMS = ("transform", "transforms")
 LABEL_TRANSFORM = "target_transform"

@@ -1,5 +1,6 @@
 """Labeled images in memory, and data sets of other libraries read into them."""
 
+import itertools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torchvision.transforms import v2
 
 from genaug.data import LabeledImages, from_dataset, load_data
 from genaug.errors import DataError
+from genaug.samples import IMAGE_KEYS, LABEL_KEYS
 from genaug.spec import DataSpec
 
 SPEC = DataSpec(channels=1, height=8, width=8, class_names=tuple("0123456789"))
@@ -164,6 +166,13 @@ def test_all_kinds_of_items_give_the_same_pixels(kind: str) -> None:
     assert torch.equal(data.images, images)
     assert torch.equal(data.labels, labels)
     assert data.spec == SPEC
+
+
+@pytest.mark.parametrize(("image_key", "label_key"), list(itertools.product(IMAGE_KEYS, LABEL_KEYS)))
+def test_usual_names_of_columns_are_found(image_key: str, label_key: str) -> None:
+    images, labels = digit_pixels(4)
+    items = [{image_key: image, label_key: int(label)} for image, label in zip(images, labels, strict=True)]
+    assert torch.equal(from_dataset(items).images, images)
 
 
 def test_labels_may_be_integers_of_any_library() -> None:
