@@ -17,9 +17,7 @@ from torch.utils._pytree import (  # as torchvision's own transforms take sample
 from torchvision import tv_tensors
 
 from genaug.errors import DataError, GenaugError, shorten
-
-IMAGE_KEYS = ("image", "img", "images", "pixel_values")
-LABEL_KEYS = ("label", "labels")
+from genaug.spec import IMAGE_KEYS, LABEL_KEYS
 
 LabelsGetter = Literal["default"] | Callable[[Any], Any] | None
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from genaug.errors import DataError, shorten
 from genaug.images import check_images
 
+IMAGE_KEYS = ("image", "img", "images", "pixel_values")  # usual names in dicts and tables
+LABEL_KEYS = ("label", "labels")
 MAX_CHANNELS = 64
 MAX_SIDE = 16_384
 MAX_CLASSES = 100_000

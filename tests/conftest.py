@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import rich.style  # noqa: F401 (draws from `random` when it is imported, which is no test's doing)
@@ -39,6 +40,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[FIGURES] = []
+    # The same examples in every run, so that a failure has to do with the change; other ones at night.
+    hypothesis.settings.register_profile("fixed", derandomize=True)
+    if not config.getoption("--nightly"):
+        hypothesis.settings.load_profile("fixed")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

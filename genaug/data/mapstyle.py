@@ -17,8 +17,7 @@ from genaug.data.parts import list_names
 from genaug.data.reading import Listing, finish_reading, read_each
 from genaug.data.stacking import ImageStack, find_size
 from genaug.errors import DataError, shorten
-from genaug.samples import IMAGE_KEYS, LABEL_KEYS
-from genaug.spec import MAX_CLASSES, DataSpec
+from genaug.spec import IMAGE_KEYS, LABEL_KEYS, MAX_CLASSES, DataSpec
 
 DAMAGE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
 

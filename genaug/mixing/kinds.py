@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genaug.errors import DataError, shorten
 from genaug.images import explain_mode, to_float
-from genaug.samples import IMAGE_KEYS, LABEL_KEYS
+from genaug.spec import IMAGE_KEYS, LABEL_KEYS
 
 PIL_CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 

@@ -27,7 +27,7 @@ from genaug.mixing.kinds import (
     is_image,
     pick_key,
 )
-from genaug.samples import IMAGE_KEYS, LABEL_KEYS
+from genaug.spec import IMAGE_KEYS, LABEL_KEYS
 
 IMAGE_TRANSFORMS = ("transform", "transforms")
 LABEL_TRANSFORM = "target_transform"

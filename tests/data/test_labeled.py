@@ -18,8 +18,7 @@ from torchvision.transforms import v2
 
 from genaug.data import LabeledImages, from_dataset, load_data
 from genaug.errors import DataError
-from genaug.samples import IMAGE_KEYS, LABEL_KEYS
-from genaug.spec import DataSpec
+from genaug.spec import IMAGE_KEYS, LABEL_KEYS, DataSpec
 
 SPEC = DataSpec(channels=1, height=8, width=8, class_names=tuple("0123456789"))
 

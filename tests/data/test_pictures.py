@@ -283,6 +283,17 @@ class TestJpeg:
             assert image.mode == mode
             assert np.abs(np.asarray(image) - before).mean() < 1.5  # of the compression
 
+    @pytest.mark.parametrize("stray", [b"\x00", b"\xff\x00", b"\xff\xff", b"abc"])
+    def test_stray_bytes_between_segments(self, stray: bytes, tmp_path: Path) -> None:
+        """Decoders pass over them."""
+        smooth_picture("RGB").save(tmp_path / "a.jpg", comment=b"kept")
+        data = (tmp_path / "a.jpg").read_bytes()
+        table = data.index(b"\xff\xdb")
+        (tmp_path / "a.jpg").write_bytes(data[:table] + stray + data[table:])
+        with Image.open(copy(tmp_path / "a.jpg")) as image:
+            image.load()
+            assert image.info["comment"] == b"kept"
+
     @pytest.mark.parametrize(("subsampling", "progressive"), [(0, False), (1, False), (2, True)])
     def test_compression(self, subsampling: int, progressive: bool, tmp_path: Path) -> None:
         smooth_picture("RGB").save(tmp_path / "a.jpg", quality=60, subsampling=subsampling, progressive=progressive)

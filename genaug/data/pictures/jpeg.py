@@ -33,6 +33,7 @@ class JpegFile(PictureFile):
 
     def decode(self) -> Iterator[Picture]:
         """Yield the one image."""
+        _split_segments(self._data)  # what `encode` could not keep is refused before anything is done with the image
         with self._open() as image:
             image.load()
             levels = np.asarray(image)
@@ -66,7 +67,7 @@ class JpegFile(PictureFile):
 
 
 def _split_segments(data: bytes) -> tuple[list[Segment], bytes]:
-    """Return the segments before the first scan, and the rest of the file.
+    """Return the segments before the first scan, and the rest of the file; stray bytes are passed over, as in libjpeg.
 
     Raises:
         DataError: no scan.
@@ -75,11 +76,9 @@ def _split_segments(data: bytes) -> tuple[list[Segment], bytes]:
     position = len(START)
     while position + 4 <= len(data):
         fill, marker, length = struct.unpack_from(">BBH", data, position)
-        if marker == 0xFF:  # a byte of padding
+        if fill != 0xFF or marker in (0x00, 0xFF):  # a stray byte, or one of padding
             position += 1
             continue
-        if fill != 0xFF:
-            break
         if marker == SCAN:
             return segments, data[position:]
         segments.append((marker, data[position + 4 : position + 2 + length]))
