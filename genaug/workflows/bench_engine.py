@@ -22,16 +22,18 @@ from genaug.training import Recipe, TrainingConfig, train
 from genaug.training.schedules import cosine_with_warmup, ema_with_ramp
 from genaug.workflows.timing import Row, take_turns
 
-SPEC = DataSpec(channels=1, height=28, width=28, class_names=tuple("0123456789"))
+SHAPE = 1, 28, 28
+SPEC = DataSpec(*SHAPE, class_names=tuple("0123456789"))
 TRAINING = TrainingConfig(steps=12, batch_size=64, save_every=10**6, sample_every=10**6, log_every=5)
+IMAGES = 2000
 VAE_CONFIG, GAN_CONFIG = VAEConfig(width=16), GANConfig(width=16, discriminator_width=16)
 
 
 def bench_engine(repeats: int) -> list[Row]:
     """Time a step: the same networks, losses, augmentations, average, clipping and schedule at 28x28 on both sides."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2000, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    data = LabeledImages(images, torch.randint(0, 10, (2000,), generator=generator), SPEC)
+    images = torch.randint(0, 256, (IMAGES, *SHAPE), dtype=torch.uint8, generator=generator)
+    data = LabeledImages(images, torch.randint(0, 10, (IMAGES,), generator=generator), SPEC)
     recipes = [
         Recipe(family="vae", model=VAE_CONFIG, training=TRAINING),
         Recipe(family="gan", model=GAN_CONFIG, training=TRAINING),

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def test_epochs_with_synthetic_images_are_as_long_as_without(monkeypatch, capsys
     seen: list[int] = []
     run = bench_loaders._run_epoch
     monkeypatch.setattr(bench_loaders, "_run_epoch", lambda loader, step: (seen.append(len(loader)), run(loader, step)))
-    rows = bench_loaders.bench_loaders(3)
+    rows = bench_loaders.bench_loaders(1)
     assert len(rows) == 3
     assert set(seen) == {4}  # every side has as many batches
     assert "MiB after 60" in " ".join(capsys.readouterr().out.split())
@@ -88,6 +89,9 @@ def test_epochs_with_synthetic_images_are_as_long_as_without(monkeypatch, capsys
 def test_the_engine_is_held_against_bare_loops(monkeypatch):
     monkeypatch.setattr(bench_engine, "VAE_CONFIG", VAEConfig(width=4, hidden=8))
     monkeypatch.setattr(bench_engine, "GAN_CONFIG", GANConfig(width=4, discriminator_width=4))
+    monkeypatch.setattr(bench_engine, "IMAGES", 200)
+    monkeypatch.setattr(bench_engine, "SHAPE", (1, 8, 8))
+    monkeypatch.setattr(bench_engine, "SPEC", replace(bench_engine.SPEC, height=8, width=8))
     rows = bench_engine.bench_engine(1)
     assert [target for *_, target in rows] == ["<= 1.05", "<= 1.05"]
     assert all(ours > 0 and rival > 0 for _, ours, rival, _ in rows)
