@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -137,7 +138,7 @@ def _run_side_by_side(
 ) -> Iterator[dict[str, Any]]:
     try:
         payload = pickle.dumps(dict(shared))
-        pickled = [pickle.dumps(task) for task in tasks]
+        pickled = [pickle.dumps(task) for task in order_tasks(tasks)]
     except Exception as problem:
         raise GenaugError(
             f"with jobs above 1 arms, classifier and train must be picklable, got {problem}; use jobs=1, or "
@@ -161,6 +162,25 @@ def _run_side_by_side(
         ) from None
     finally:
         _stop(pool)
+
+
+def order_tasks(tasks: Sequence[Task]) -> list[Task]:
+    """Return tasks in the order of their seeds; of each the first with samples, then those without, then the others.
+
+    Arms often share a generator, which one of them trains: the others would wait for it.
+
+    >>> from genaug.evaluate.makers import Replay
+    >>> arms = {"plain": Arm(), "a": Arm(source=Replay()), "balanced": Arm(balanced=True), "b": Arm(source=Replay())}
+    >>> [task.name for task in order_tasks([Task(name, arm, seed=0) for name, arm in arms.items()])]
+    ['a', 'plain', 'balanced', 'b']
+    """
+    ordered: list[Task] = []
+    for _, group in groupby(tasks, key=lambda task: task.seed):
+        of_seed = list(group)
+        with_samples = [task for task in of_seed if task.arm.source is not None]
+        without = [task for task in of_seed if task.arm.source is None]
+        ordered += [*with_samples[:1], *without, *with_samples[1:]]
+    return ordered
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
