@@ -72,7 +72,8 @@ def test_banks_are_held_against_the_bare_generator(monkeypatch, capsys):
 
 @pytest.mark.global_rng  # loaders that shuffle draw from torch's global generator
 def test_epochs_with_synthetic_images_are_as_long_as_without(monkeypatch, capsys):
-    monkeypatch.setattr(bench_loaders, "IMAGES", 400)
+    monkeypatch.setattr(bench_loaders, "IMAGES", 40)
+    monkeypatch.setattr(bench_loaders, "BATCH", 12)
     monkeypatch.setattr(bench_loaders, "SOAK_BATCHES", 60)
     seen: list[int] = []
     run = bench_loaders._run_epoch
