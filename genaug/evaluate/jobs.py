@@ -19,6 +19,7 @@ from genaug.data import LabeledImages
 from genaug.errors import GenaugError
 from genaug.evaluate.arms import Arm
 from genaug.evaluate.fitting import train_classifier
+from genaug.evaluate.generators import Trained
 from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.scoring import score_classifier
 from genaug.progress import Update
@@ -165,22 +166,26 @@ def _run_side_by_side(
 
 
 def order_tasks(tasks: Sequence[Task]) -> list[Task]:
-    """Return tasks in the order of their seeds; of each the first with samples, then those without, then the others.
+    """Return tasks in the order of their seeds; of each the first that trains a generator, and the others that do last.
 
-    Arms often share a generator, which one of them trains: the others would wait for it.
+    Arms often share a generator: those that come while one of them trains it would wait.
 
-    >>> from genaug.evaluate.makers import Replay
-    >>> arms = {"plain": Arm(), "a": Arm(source=Replay()), "balanced": Arm(balanced=True), "b": Arm(source=Replay())}
+    >>> generator = Trained("digits-vae")
+    >>> arms = {"plain": Arm(), "a": Arm(source=generator), "balanced": Arm(balanced=True), "b": Arm(source=generator)}
     >>> [task.name for task in order_tasks([Task(name, arm, seed=0) for name, arm in arms.items()])]
     ['a', 'plain', 'balanced', 'b']
     """
     ordered: list[Task] = []
     for _, group in groupby(tasks, key=lambda task: task.seed):
         of_seed = list(group)
-        with_samples = [task for task in of_seed if task.arm.source is not None]
-        without = [task for task in of_seed if task.arm.source is None]
-        ordered += [*with_samples[:1], *without, *with_samples[1:]]
+        training = [task for task in of_seed if _trains(task.arm.source)]
+        others = [task for task in of_seed if not _trains(task.arm.source)]
+        ordered += [*training[:1], *others, *training[1:]]
     return ordered
+
+
+def _trains(source: Any) -> bool:
+    return isinstance(source, Trained) or isinstance(getattr(source, "trained", None), Trained)
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
