@@ -41,8 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[FIGURES] = []
     # The same examples in every run, so that a failure has to do with the change; other ones at night.
-    hypothesis.settings.register_profile("fixed", derandomize=True)
     if not config.getoption("--nightly"):
+        hypothesis.settings.register_profile("fixed", derandomize=True)
         hypothesis.settings.load_profile("fixed")
 
 

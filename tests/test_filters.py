@@ -369,7 +369,7 @@ def test_a_quantile_that_is_none(features, train_part, quantile) -> None:
 
 
 def test_memory_stays_bounded() -> None:
-    """All 10,000 x 10,000 distances would take 381 MiB, and all images at once in the network 159 MiB."""
+    """All 20,000 x 20,000 distances would take 1.5 GiB, and all images at once in the network 318 MiB."""
     script = """
 import resource, torch
 from pathlib import Path
@@ -382,12 +382,12 @@ def part(count, seed):
     images = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     return LabeledImages(images, torch.arange(count) % 2, DataSpec(1, 8, 8, ("a", "b")))
 
-data, small = part(10_000, 0), part(600, 1)
+data, small = part(20_000, 0), part(600, 1)
 features = fit_features(small, seed=0, steps=2, device="cpu")
 for make in (ClassifierAgreement, lambda *kind: PrototypeBand(*kind, small), lambda *kind: NotACopy(*kind, small)):
     make(features)(small.images, small.labels)
 heap = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])
-resource.setrlimit(resource.RLIMIT_DATA, ((heap + 112 * 1024) * 1024,) * 2)
+resource.setrlimit(resource.RLIMIT_DATA, ((heap + 128 * 1024) * 1024,) * 2)
 for check in (ClassifierAgreement(features), PrototypeBand(features, data), NotACopy(features, data)):
     check(data.images, data.labels)
 """

@@ -44,7 +44,7 @@ class Arm:
             class.
         weight: of the loss of a synthetic image; of a real one it is 1.
         fraction: share of synthetic images in each batch, from 0.001 to 0.999.
-        replace: probability that a synthetic image takes the place of a real one.
+        replace: probability that a synthetic image takes the place of a real one, from 0.001 to 0.999.
         until: share of the training after which batches hold real images alone.
 
     Raises:

@@ -294,6 +294,17 @@ class TestJpeg:
             image.load()
             assert image.info["comment"] == b"kept"
 
+    def test_segments_that_cannot_be_told_apart_are_refused_when_it_is_read(self, tmp_path: Path) -> None:
+        """Decoders take a marker of T.81 that stands alone; what it says of the bytes after it is no length."""
+        smooth_picture("RGB").save(tmp_path / "a.jpg")
+        data = (tmp_path / "a.jpg").read_bytes()
+        table = data.index(b"\xff\xdb")
+        (tmp_path / "a.jpg").write_bytes(data[:table] + b"\xff\xd0" + data[table:])
+        with Image.open(tmp_path / "a.jpg") as image:
+            image.load()
+        with pytest.raises(DataError, match=r"a\.jpg: .*its segments are damaged"):
+            read(tmp_path / "a.jpg")
+
     @pytest.mark.parametrize(("subsampling", "progressive"), [(0, False), (1, False), (2, True)])
     def test_compression(self, subsampling: int, progressive: bool, tmp_path: Path) -> None:
         smooth_picture("RGB").save(tmp_path / "a.jpg", quality=60, subsampling=subsampling, progressive=progressive)
