@@ -44,32 +44,39 @@ class Batches:
         self.real_counts = torch.tensor(train.counts)
         self.synthetic_counts = torch.tensor(self._mixed.synthetic_counts) if self._mixed else 0 * self.real_counts
         self.labels = train.labels if self._mixed is None else torch.tensor(self._mixed.targets)
-        self._real = self._sampler(train.labels)
+        self._real = self._sampler(train.labels, self._seed)
         synthetic = self.labels[len(train) :]
-        self._synthetic = self._sampler(synthetic) if len(synthetic) else None
-        self._all = self._sampler(self.labels)
+        apart = derive_seed(self._seed, "synthetic")  # else both would draw the same classes in the same order
+        self._synthetic = self._sampler(synthetic, apart) if len(synthetic) else None
+        self._all = self._sampler(self.labels, self._seed)
 
-    def _sampler(self, labels: Tensor) -> ClassSampler:
-        return ClassSampler(labels, exponent=self._exponent, seed=self._seed)
+    def _sampler(self, labels: Tensor, seed: int) -> ClassSampler:
+        return ClassSampler(labels, exponent=self._exponent, seed=seed)
 
     def has_synthetic(self, step: int) -> bool:
         """Tell whether the batch of `step` may hold synthetic images."""
         return self._synthetic is not None and step < self._until
 
     def counts(self, step: int) -> Tensor:
-        """Return how often batches around `step` hold each class (C,), as counts of a data set of the real size."""
-        real, synthetic = self.real_counts.double(), self.synthetic_counts * self._arm.weight
-        arm, counts = self._arm, real
-        if arm.balanced:
-            counts = (real > 0).double()
-        if self.has_synthetic(step) and arm.replace is None:
+        """Return what each class (C,) counts for in the loss of batches around `step`.
+
+        These are counts of a data set of the real size, or of one with the synthetic images where these are added to
+        it. A synthetic image counts for its `weight`, so that with one below 1 not even `balanced` makes all equal.
+        """
+        arm, real, synthetic = self._arm, self.real_counts.double(), self.synthetic_counts.double()
+        counts = (real > 0).double() if arm.balanced else real
+        if self.has_synthetic(step):
+            less = 1 - arm.weight
             if arm.fraction is not None:
                 other = (synthetic > 0).double() if arm.balanced else synthetic
-                shares = (1 - arm.fraction) * counts / counts.sum() + arm.weight * arm.fraction * other / other.sum()
-                return shares * real.sum()
-            if not arm.balanced:
-                return real + synthetic
-        return counts * real.sum() / counts.sum() if arm.balanced else counts
+                counts = (1 - arm.fraction) * counts / counts.sum() + arm.weight * arm.fraction * other / other.sum()
+            elif arm.replace is not None:
+                counts = counts * (1 - less * arm.replace * (synthetic > 0))
+            elif arm.balanced:
+                counts = counts * (1 - less * synthetic / (real + synthetic).clamp(min=1))
+            else:
+                return real + arm.weight * synthetic
+        return counts * real.sum() / counts.sum()
 
     def rows(self, step: int) -> Tensor:
         """Return the rows of the batch: real images, and from the number of these on synthetic ones."""

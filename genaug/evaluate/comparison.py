@@ -119,6 +119,10 @@ class Comparison:
 
 
 def make_table_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return a flat row for each run: arm, seed, metrics, seconds."""
+    """Return a flat row for each run: arm, seed, metrics, seconds, the recall of each class."""
     names = ("arm", "seed", *METRICS, "seconds")
-    return [{name: run.get(name) for name in names} for run in comparison.runs]
+    columns = [f"recall of {name}" for name in comparison.class_names]
+    return [
+        {**{name: run.get(name) for name in names}, **dict(zip(columns, run["recall"], strict=True))}
+        for run in comparison.runs
+    ]

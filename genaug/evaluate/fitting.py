@@ -105,13 +105,20 @@ def make_classifier(
     return net.to(device)
 
 
-def check_classifier(classifier: Callable[[Any], nn.Module], train: LabeledImages, *, device: torch.device) -> None:
-    """Raise a `GenaugError` unless new classifiers give a logit for each class of a batch of images."""
+def check_classifier(
+    classifier: Callable[[Any], nn.Module], train: LabeledImages, *, device: torch.device, floats: bool = False
+) -> None:
+    """Raise a `GenaugError` unless new classifiers give a logit for each class of a batch of images.
+
+    With `floats` images of float in [0, 1], which `mix` of an arm makes, must give the same as those of uint8.
+    """
     net = make_classifier(classifier, train, seed=0, device=device).eval()
     wanted = min(2, len(train)), train.spec.num_classes
+    images = train.images[:2].to(device)
     try:
         with torch.no_grad():
-            logits = net(train.images[:2].to(device))
+            logits = net(images)
+            of_floats = net(to_float(images)) if floats else logits
     except Exception as problem:  # such as an AssertionError about the size of images
         raise GenaugError(
             f"classifier must take images {train.spec.size}, but fails ({type(problem).__name__}: "
@@ -120,6 +127,11 @@ def check_classifier(classifier: Callable[[Any], nn.Module], train: LabeledImage
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != wanted:
         raise GenaugError(f"classifier must return logits (N, classes), {wanted} of two images, got {found}")
+    if not torch.allclose(logits, of_floats, rtol=1e-2, atol=1e-3, equal_nan=True):
+        raise GenaugError(
+            "classifier must take uint8 images in [0, 255] and float ones in [0, 1], which MixUp and CutMix make, for "
+            "the same; begin its forward with genaug.images.to_float(images)"
+        )
 
 
 def predict(net: nn.Module, images: Tensor, *, device: torch.device, batch_size: int = 512) -> Tensor:

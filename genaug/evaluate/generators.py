@@ -43,8 +43,9 @@ class Trained:
     A class of which filters accept too few gets those that were found, with a `DataWarning` when they are drawn.
 
     Args:
-        recipe: a shipped recipe's name, a YAML file, a dict or a `Recipe`; its seed does not count.
-        overrides: assignments to its fields, such as "training.steps=500".
+        recipe: a shipped recipe's name, a YAML file, a dict or a `Recipe`, which is kept as a `Recipe`; its seed does
+            not count.
+        overrides: assignments to its fields, such as "training.steps=500"; what is kept holds them.
         filters: names of filters that samples must pass, fitted to the training part; see
             `genaug.filters.choice.fit_filters`.
         cache: a folder where each run is kept, in a folder of its own, and found again by recipe, training part and
@@ -75,7 +76,15 @@ class Trained:
 
     def __post_init__(self) -> None:
         check_filters(self.filters)
-        self.seeded(0)
+        own = [] if self.start is None else ["training.start=null"]
+        recipe = load_recipe(self.recipe, overrides=[*self.overrides, *own])  # once, since a file may change
+        if recipe.training.start is not None:
+            raise GenaugError(
+                f"training.start must be left out, got {recipe.training.start!r}: a model that is compared learns from "
+                "the training part alone; override it (training.start=null), or give start=Trained(...)"
+            )
+        object.__setattr__(self, "recipe", recipe)
+        object.__setattr__(self, "overrides", ())
 
     @property
     def family(self) -> type[Model]:
@@ -86,16 +95,9 @@ class Trained:
         """Return the recipe of the repetition with this seed.
 
         Raises:
-            GenaugError: a recipe that cannot be used, or a seed that is no integer.
+            GenaugError: a seed that is no integer.
         """
-        own = [] if self.start is None else ["training.start=null"]
-        recipe = load_recipe(self.recipe, overrides=[*self.overrides, *own])
-        if recipe.training.start is not None:
-            raise GenaugError(
-                f"training.start must be left out, got {recipe.training.start!r}: a model that is compared learns from "
-                "the training part alone; override it (training.start=null), or give start=Trained(...)"
-            )
-        return replace(recipe, seed=check_seed(seed))
+        return replace(load_recipe(self.recipe), seed=check_seed(seed))
 
     def fit(self, train: LabeledImages, *, seed: int, device: torch.device) -> Model:
         """Return the model that is trained on `train`, or found in the cache, in evaluation mode on `device`.

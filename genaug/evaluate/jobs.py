@@ -152,7 +152,7 @@ def _run_side_by_side(
         waiting: set[Future[dict[str, Any]]] = {pool.submit(_run_here, task) for task in pickled}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in sorted(done, key=lambda one: one.exception() is not None):  # an error loses no run beside it
                 run = future.result()
                 update(shared["budget"].steps, description=f"seed {run['seed']}: {run['arm']}")
                 yield run

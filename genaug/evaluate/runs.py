@@ -97,7 +97,7 @@ def compare_arms(
     first = train(seeds[0]) if callable(train) else train
     check_parts(first, test)
     check_classes(first, test)
-    check_classifier(classifier, first, device=where)
+    check_classifier(classifier, first, device=where, floats=any(arm.mix is not None for arm in arms.values()))
     for name, arm in arms.items():
         check_source(arm.source, first, name=name)
     settings = {
@@ -114,6 +114,8 @@ def compare_arms(
     if results is not None and resume and results.exists():
         _check_recognizable({"classifier": settings["classifier"], **settings["arms"]})
         comparison.runs.extend(read_runs(results, comparison))
+        if comparison.runs:
+            write_results(results, comparison)  # of what was kept, the rival may be another
     done = {(run["arm"], run["seed"]) for run in comparison.runs}
     tasks = [Task(name, arms[name], seed) for seed in seeds for name in arms if (name, seed) not in done]
     shared = {"train": train, "test": test, "classifier": classifier, "budget": budget, "device": where}

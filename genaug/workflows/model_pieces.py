@@ -11,7 +11,6 @@ from genaug.evaluate.arms import Arm
 from genaug.evaluate.generators import LatentSmote, Trained, Variations
 from genaug.evaluate.makers import Noise, Replay, Smote
 from genaug.evaluate.pieces import Piece
-from genaug.training import load_recipe
 from genaug.workflows.benchmarks import Benchmark
 
 FILL: dict[str, Any] = {"target": "max", "cap": 1e6}  # to the largest class, as SMOTE is used
@@ -52,10 +51,8 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
     # what "genaug" alone tries; "every" changes what is drawn, so it has to be asked for
     own = [DEFAULT, *({**DEFAULT, **values[0]} for name, values in USES.items() if name != "every")]
     if benchmark.generator is not None:
-        # Read here, so that the settings of a comparison hold every field of a recipe, whose file may change.
-        start = None if benchmark.start is None else Trained(load_recipe(benchmark.start), cache=cache)
-        recipe = load_recipe(benchmark.generator, overrides=benchmark.overrides)
-        trained = Trained(recipe, cache=cache, start=start)
+        start = None if benchmark.start is None else Trained(benchmark.start, cache=cache)
+        trained = Trained(benchmark.generator, overrides=benchmark.overrides, cache=cache, start=start)
         filtered = replace(trained, filters=benchmark.filters)
         pieces["genaug"] = _source(lambda: filtered, *own, synthetic=True)
         if benchmark.filters:
@@ -96,4 +93,6 @@ def _use(arm: Arm, use: dict[str, Any]) -> Arm:
     if arm.source is None:
         name = list(use)[-1]
         raise GenaugError(f"{name} says how images are mixed in; what brings them in, such as genaug, goes before it")
+    if "every" in use and arm.cap not in (FILL["cap"], DEFAULT["cap"]):
+        raise GenaugError("every takes the place of cap, so leave one of them out")
     return replace(arm, **use)

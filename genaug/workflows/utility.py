@@ -76,10 +76,16 @@ def run_utility(
     Raises:
         GenaugError: parts that cannot be read or do not fit; unknown arms or classifier; an `output` that exists.
     """
-    if bank is not None and test_fraction is not None:
+    leaves_out = {
+        "test_fraction": test_fraction is not None,
+        "drop_shared": drop_shared,
+        "class_counts": benchmark.class_counts is not None,
+    }
+    if bank is not None and any(leaves_out.values()):
+        name = next(name for name, given in leaves_out.items() if given)
         raise GenaugError(
-            "a bank that was made of all data would know the images that test_fraction holds out; split the data "
-            "first, make the bank of the training part, and give the other one as test"
+            f"a bank that was made of all data would know the images that {name} leaves out; leave them out of the "
+            "data first, make the bank of the training part, and give held-out images as test"
         )
     target, where = expand(output), choose_device(device)
     train, held_out, part = load_train_and_test(
@@ -95,7 +101,7 @@ def run_utility(
     pieces = {**rival_pieces(train.spec), **model_pieces(benchmark, bank=bank, cache=target / "generators")}
     names = list(benchmark.arms)
     if bank is not None and not any(OURS in name.split("+") for name in names):
-        names += [f"class-balanced+{OURS}"]
+        names += [f"{RIVAL}+{OURS}", f"{RIVAL}+replay"]
     compose = partial(
         compose_arms, pieces=pieces, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed
     )
@@ -109,7 +115,8 @@ def run_utility(
     for name in built:
         _check_built(name, rivals, compose, pieces)
     classifier = find_classifier(benchmark.classifier)
-    check_classifier(classifier, train, device=where)
+    mixes = any(arm.mix is not None for tried in settings.values() for arm in tried)
+    check_classifier(classifier, train, device=where, floats=mixes)
     if benchmark.rival is None:
         split_for_search(train, benchmark.validation_fraction, seed=benchmark.seed)
     options: dict[str, Any] = {

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from genaug.data import LabeledImages
 from genaug.evaluate import Comparison
-from genaug.evaluate.pieces import Piece
+from genaug.evaluate.pieces import RIVAL, Piece
 from genaug.evaluate.search import Choice
 from genaug.workflows.benchmarks import Benchmark
 from genaug.workflows.reports import make_table, say
@@ -55,9 +55,11 @@ def print_utility(
 def _tell_choice(comparison: Comparison, benchmark: Benchmark) -> str:
     if benchmark.rival is not None:
         return f"Every arm has its default settings; the rival, {comparison.rival}, was named."
+    on_top = any(RIVAL in arm.split("+") for arm in comparison.arms)
     return (
         f"{benchmark.trials} settings of every arm were tried on validation images; the rival, {comparison.rival}, was "
         "the best there without samples of ours."
+        + (" Arms on top of the rival began from its best setting there." if on_top else "")
     )
 
 

@@ -122,8 +122,31 @@ def test_counts_follow_the_weight_of_synthetic_images() -> None:
     assert make(half).counts(0).tolist() == [60, 45, 33]
     share = make(Arm(source=BANK, target=60, cap=9.0, weight=0.5, fraction=0.2)).counts(0)
     # 80 % of a batch are real; of the 20 % synthetic ones half counts, by 30 and 54 of 84
-    expected = 96 * np.array([0.8 * 60 / 96, 0.8 * 30 / 96 + 0.1 * 30 / 84, 0.8 * 6 / 96 + 0.1 * 54 / 84])
+    expected = 96 / 0.9 * np.array([0.8 * 60 / 96, 0.8 * 30 / 96 + 0.1 * 30 / 84, 0.8 * 6 / 96 + 0.1 * 54 / 84])
     assert share.tolist() == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("way", [{}, {"fraction": 0.4}, {"replace": 0.5}])
+@pytest.mark.parametrize("weight", [1.0, 0.5, 0.1])
+def test_counts_are_what_classes_weigh_in_the_loss(balanced: bool, way: dict[str, float], weight: float) -> None:
+    batches = make(
+        Arm(balanced=balanced, source=BANK, target=60, cap=9.0, weight=weight, **way), steps=1, batch_size=40_000
+    )
+    rows = batches.rows(0)
+    synthetic = rows >= len(TRAIN)
+    weights = torch.where(synthetic, weight, 1.0)
+    found = torch.bincount(batches.labels[rows], weights=weights, minlength=3)
+    counts = batches.counts(0)
+    assert (found / found.sum()).tolist() == pytest.approx((counts / counts.sum()).tolist(), abs=0.01)
+
+
+def test_a_fraction_draws_its_classes_by_itself() -> None:
+    arm = Arm(balanced=True, source=Noise(), every=1.0, fraction=0.5)
+    batches = make(arm, batch_size=400)
+    labels = batches.labels[batches.rows(0)]
+    agreement = int((labels[:200] == labels[200:]).sum())  # of the real and the synthetic half
+    assert stats.binomtest(agreement, 200, 1 / 3).pvalue > 1e-3
 
 
 def test_batches_depend_on_seed_and_step_alone() -> None:

@@ -19,6 +19,7 @@ from genaug.evaluate import Arm, Budget, Comparison, Difference, compare_arms
 from genaug.evaluate.comparison import METRICS
 from genaug.evaluate.makers import Noise, Replay, Reserve
 from genaug.evaluate.scoring import pack
+from genaug.images import to_float
 from genaug.models import VAE, SmallCNN, VAEConfig
 
 SCARCE = (5, 6, 7, 8, 9)
@@ -104,7 +105,7 @@ class WithDropout(nn.Module):
         self.dropout, self.net = nn.Dropout(0.5), small(spec)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(self.dropout(images / 255))
+        return self.net(self.dropout(to_float(images)))
 
 
 @pytest.mark.parametrize("classifier", [small, WithDropout])

@@ -160,6 +160,21 @@ def test_classifiers_that_do_not_fit(make: Any, message: str, train: LabeledImag
         check_classifier(make, train, device=CPU)
 
 
+def test_floats_of_mixup_must_mean_what_integers_do(train: LabeledImages) -> None:
+    def make(spec: Any) -> nn.Module:
+        return nn.Sequential(Scale(), nn.Flatten(), nn.Linear(64, 10))
+
+    check_classifier(make, train, device=CPU)
+    with pytest.raises(GenaugError, match=r"float ones in \[0, 1\], which MixUp and CutMix make"):
+        check_classifier(make, train, device=CPU, floats=True)
+    check_classifier(SmallCNN, train, device=CPU, floats=True)
+
+
+class Scale(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images / 255
+
+
 class Cast(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.float()

@@ -93,7 +93,7 @@ def test_the_model_is_that_of_the_recipe_with_the_seed_of_the_repetition(part, m
     assert bank.counts == WANTED
     assert (
         bank.provenance.source
-        == f"Trained(recipe={VAE!r}, overrides=(), filters=(), start=None, classifier_steps=1000)"
+        == f"Trained(recipe={load_recipe(VAE)!r}, overrides=(), filters=(), start=None, classifier_steps=1000)"
     )
     assert bank.provenance.source_sha256 == oracle.provenance.source_sha256
     assert (bank.provenance.seed, bank.spec) == (1, part.spec)
@@ -112,6 +112,15 @@ def test_overrides_and_a_recipe_of_any_kind_make_one_model(part, cache, tmp_path
     makers = [Trained(path, overrides=["training.steps=6", "seed=5"], cache=cache), Trained(recipe, cache=cache)]
     assert all(equal(maker.fit(part, seed=1, device=CPU), makers[0].fit(part, seed=1, device=CPU)) for maker in makers)
     assert makers[0]._key(part.fingerprint(), 1) == makers[1]._key(part.fingerprint(), 1)
+
+
+def test_a_recipe_is_read_once(tmp_path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps(VAE))
+    before = Trained(path, overrides=["model.beta=0.5"])
+    path.write_text(json.dumps({**VAE, "seed": 77, "training": {**VAE["training"], "steps": 400}}))
+    assert before == Trained(VAE, overrides=["model.beta=0.5"])
+    assert Trained(path).seeded(1).training.steps == 400
 
 
 # --- the cache

@@ -280,6 +280,15 @@ def test_files_beside_the_results_are_kept_too(train_part, test_part, tmp_path):
     assert (tmp_path / "results.csv").read_text().startswith("arm,seed,accuracy")
 
 
+def test_results_are_those_of_the_rival_that_is_asked_for_now(train_part, test_part, tmp_path):
+    output = tmp_path / "results.json"
+    first = compare(train_part, test_part, output=output)
+    other = next(name for name in first.arms if name != first.rival)
+    again = compare(train_part, test_part, output=output, resume=True, rival=other)
+    assert json.loads(output.read_text()) == again.to_dict()
+    assert again.to_dict()["rival"] == other
+
+
 def test_what_cannot_be_recognized_is_not_resumed(train_part, test_part, tmp_path):
     output = tmp_path / "results.json"
     compare(train_part, test_part, output=output, classifier=lambda spec: SmallCNN(spec, width=2))

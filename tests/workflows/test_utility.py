@@ -212,8 +212,14 @@ def test_parts_that_do_not_fit_are_refused_before_the_search(digits, tmp_path) -
     train, _ = digits
     with pytest.raises(DataError, match="must not share images"):
         run('arms=["plain"]', data=train, test=train.subset(torch.arange(100)), output=tmp_path / "out")
-    with pytest.raises(GenaugError, match="would know the images that test_fraction holds out"):
-        run('arms=["plain"]', data=train, test_fraction=0.2, bank="bank", output=tmp_path / "out")
+    counts = f"class_counts={[3] * 10}"
+    for name, changes, options in [
+        ("test_fraction", [], {"test_fraction": 0.2}),
+        ("drop_shared", [], {"drop_shared": True}),
+        ("class_counts", [counts], {}),
+    ]:
+        with pytest.raises(GenaugError, match=f"would know the images that {name} leaves out"):
+            run('arms=["plain"]', *changes, data=train, bank="bank", output=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -224,9 +230,9 @@ def test_a_bank_is_mixed_in(digits, tmp_path, capsys) -> None:
     bank = Replay()(train, [30] * 10, seed=0, device=torch.device("cpu"))
     bank.export(tmp_path / "bank", format="bank")
     result = run('arms=["plain"]', data=train, test=test, output=tmp_path / "out", bank=tmp_path / "bank")
-    assert result.arms == ["plain", "class-balanced+genaug"]
+    assert result.arms == ["plain", "rival+genaug", "rival+replay"]
     assert result.rival == "plain"
-    source = result.settings["arms"]["class-balanced+genaug"]["source"]
+    source = result.settings["arms"]["rival+genaug"]["source"]
     assert source == f"bank {SampleBank.open(tmp_path / 'bank').provenance.images_sha256}"
 
 
@@ -299,6 +305,7 @@ def test_what_is_said_of_samples_claims_no_more_than_the_interval() -> None:
         (["rival=mixup", "trials=1"], RecipeError, "benchmark.rival: must be one of the arms"),
         (["rival=plain", "trials=2"], RecipeError, "benchmark.trials: must be 1 where a rival is named"),
         (['arms=["plain", "until"]'], GenaugError, "until says how images are mixed in; what brings them in"),
+        (['arms=["plain", "replay+cap+every"]'], GenaugError, "every takes the place of cap"),
         (['arms=["plain", "flips+rival"]'], GenaugError, "must be the first piece of an arm"),
         (['arms=["rival+crops"]'], GenaugError, "arms must have at least one rival"),
         (['arms=["rival+crops"]', "rival=rival+crops"], RecipeError, r"rival: must be one of the arms, \[\], got"),
