@@ -1,0 +1,67 @@
+"""Raw results of benchmarks are those of their recipes, and where all runs are done, the figures of the README."""
+
+import csv
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from genaug.evaluate.comparison import make_table_rows
+from genaug.evaluate.stored import read_results
+from genaug.workflows.benchmarks import Benchmark, load_benchmark
+
+ROOT = Path(__file__).parent.parent
+RESULTS = sorted((ROOT / "recipes/results").glob("*/results.json"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def table_of(name: str) -> dict[str, list[str]]:
+    """Cells of the README's table behind the words "`genaug evaluate utility NAME", by arm."""
+    text = README.split("## What is measured")[1].split(f"`genaug evaluate utility {name} ")[1]
+    lines = text[text.index("\n|") :].strip().split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {re.sub("[`*]", "", arm): cells for arm, *cells in rows}
+
+
+def seeds_of(benchmark: Benchmark) -> list[int]:
+    return list(range(benchmark.seed, benchmark.seed + benchmark.seeds))
+
+
+def test_there_are_results():
+    assert RESULTS
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+class TestResults:
+    def test_they_are_of_the_recipe(self, path: Path) -> None:
+        benchmark = load_benchmark(path.parent.name)
+        found = read_results(path)
+        assert list(found.settings["arms"]) == list(benchmark.arms)
+        assert {name: found.settings[name] for name in vars(benchmark.budget)} == vars(benchmark.budget)
+        assert found.settings["seeds"] == seeds_of(benchmark)
+        assert {(run["arm"], run["seed"]) for run in found.runs} <= set(product(benchmark.arms, seeds_of(benchmark)))
+
+    def test_table_has_the_same_scores(self, path: Path) -> None:
+        with path.with_suffix(".csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows == [{key: str(value) for key, value in row.items()} for row in make_table_rows(read_results(path))]
+
+    def test_readme_has_the_same_figures(self, path: Path) -> None:
+        comparison, benchmark = read_results(path), load_benchmark(path.parent.name)
+        if len(comparison.runs) < len(benchmark.arms) * len(seeds_of(benchmark)):
+            assert f"evaluate utility {path.parent.name} " not in README.split("## What is measured")[1]
+            return
+        table = table_of(path.parent.name)
+        assert sorted(table) == sorted(comparison.arms)
+        for arm, figures in comparison.to_dict()["summary"].items():
+            scores = figures["balanced_accuracy"]
+            wanted = [f"{100 * scores['mean']:.1f} ± {100 * scores['std']:.1f}"]
+            wanted += [f"{100 * figures[name]['mean']:.1f}" for name in ("accuracy", "scarce_third", "worst_class")]
+            gap = figures.get("difference")
+            if gap is None:
+                wanted.append("the rival")
+            else:
+                low, high = 100 * gap["low"], 100 * gap["high"]
+                wanted.append(f"{100 * gap['mean']:+.1f} ({low:+.1f} to {high:+.1f})")
+            assert table[arm] == wanted
