@@ -225,7 +225,7 @@ def plot_arms(comparison: Comparison, path: Path) -> None:
             gaps.plot([gap["mean"]], [place], "o", color=color, markersize=4)
     scores.set_yticks(range(len(arms)), arms, fontsize=8)
     scores.set_xlabel("balanced accuracy")
-    gaps.set_xlabel(f"difference to {comparison.rival}, 95 % interval")
+    gaps.set_xlabel("difference to the rival (red), 95 % interval")
     gaps.axvline(0, color="tab:red", linewidth=1)
     for axis in (scores, gaps):
         axis.grid(axis="x", alpha=0.3)
