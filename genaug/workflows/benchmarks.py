@@ -42,7 +42,8 @@ class Benchmark:
         validation_fraction: share of the training part that is held out for that.
         generator: recipe of the model whose samples "genaug" and its kin bring in, trained anew for every seed.
         overrides: assignments to fields of that recipe.
-        start: recipe of a VAE that a GAN starts from, without these overrides.
+        start: recipe of a VAE that a GAN starts from, trained anew for every seed too.
+        start_overrides: assignments to fields of that recipe.
         filters: of its samples, by name, see `genaug sample --filter`.
         class_counts: images of each class to take for training.
         seed: of the choice of images and settings, and the first of the repetitions.
@@ -62,6 +63,7 @@ class Benchmark:
     generator: str | None = None
     overrides: tuple[str, ...] = ()
     start: str | None = None
+    start_overrides: tuple[str, ...] = ()
     filters: tuple[str, ...] = ()
     class_counts: tuple[int, ...] | None = None
     seed: int = 0

@@ -51,7 +51,9 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
     # what "genaug" alone tries; "every" changes what is drawn, so it has to be asked for
     own = [DEFAULT, *({**DEFAULT, **values[0]} for name, values in USES.items() if name != "every")]
     if benchmark.generator is not None:
-        start = None if benchmark.start is None else Trained(benchmark.start, cache=cache)
+        start = None
+        if benchmark.start is not None:
+            start = Trained(benchmark.start, overrides=benchmark.start_overrides, cache=cache)
         trained = Trained(benchmark.generator, overrides=benchmark.overrides, cache=cache, start=start)
         filtered = replace(trained, filters=benchmark.filters)
         pieces["genaug"] = _source(lambda: filtered, *own, synthetic=True)

@@ -8,6 +8,7 @@ from typing import Any
 import PIL.Image
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from genaug import DataError, DataSpec, GenaugError, RecipeError, SampleBank, balance
@@ -333,6 +334,20 @@ def test_benchmarks_by_name_and_file(tmp_path) -> None:
     assert (found.arms, found.budget.steps, found.class_counts, found.seeds) == (("plain", "mixup"), 7, (3, 2), 3)
     with pytest.raises(RecipeError, match="no such shipped recipe; there are: bench-"):
         load_benchmark("solar-vae")
+
+
+@pytest.mark.filterwarnings("ignore:of the model that is kept")  # it learned nothing in three steps
+def test_a_gan_starts_from_a_vae_with_overrides_of_its_own(recipe, digits, tmp_path) -> None:
+    train, test = digits
+    gan = tmp_path / "gan.yaml"
+    gan.write_text(json.dumps({"family": "gan", "model": {"discriminator_width": 4}, "training": {"batch_size": 16}}))
+    names = [f"generator={gan}", f"start={recipe}", 'arms=["plain", "genaug"]', "rival=plain"]
+    fields = ['overrides=["training.steps=3"]', 'start_overrides=["training.steps=4", "model.latent_dim=2"]']
+    run(*names, *fields, data=train, test=test, output=tmp_path / "out")
+    runs = [yaml.safe_load(path.read_text()) for path in (tmp_path / "out/generators").glob("*/recipe.yaml")]
+    made = sorted((run["family"], run["training"]["steps"], run["seed"]) for run in runs)
+    assert made == [("gan", 3, 0), ("gan", 3, 1), ("vae", 4, 0), ("vae", 4, 1)]
+    assert {run["model"]["latent_dim"] for run in runs if run["family"] == "vae"} == {2}
 
 
 @pytest.mark.parametrize("name", list_recipes(benchmarks=True))
