@@ -139,7 +139,7 @@ def _run_side_by_side(
 ) -> Iterator[dict[str, Any]]:
     try:
         payload = pickle.dumps(dict(shared))
-        pickled = [pickle.dumps(task) for task in order_tasks(tasks)]
+        pickled = [pickle.dumps(task) for task in order_tasks(tasks, jobs=jobs)]
     except Exception as problem:
         raise GenaugError(
             f"with jobs above 1 arms, classifier and train must be picklable, got {problem}; use jobs=1, or "
@@ -165,22 +165,27 @@ def _run_side_by_side(
         _stop(pool)
 
 
-def order_tasks(tasks: Sequence[Task]) -> list[Task]:
-    """Return tasks in the order of their seeds; of each the first that trains a generator, and the others that do last.
+def order_tasks(tasks: Sequence[Task], *, jobs: int) -> list[Task]:
+    """Return tasks in the order of their seeds, but so that few wait for a generator that another one trains.
 
-    Arms often share a generator: those that come while one of them trains it would wait.
+    Of each seed the first task that trains one comes early, while there is still something to do that needs none: for
+    the first seed at once, for the next `jobs - 1` seeds before those that use the generator of the first.
 
     >>> generator = Trained("digits-vae")
-    >>> arms = {"plain": Arm(), "a": Arm(source=generator), "balanced": Arm(balanced=True), "b": Arm(source=generator)}
-    >>> [task.name for task in order_tasks([Task(name, arm, seed=0) for name, arm in arms.items()])]
-    ['a', 'plain', 'balanced', 'b']
+    >>> arms = {"plain": Arm(), "a": Arm(source=generator), "b": Arm(source=generator)}
+    >>> tasks = [Task(name, arm, seed) for seed in range(3) for name, arm in arms.items()]
+    >>> [f"{task.name}{task.seed}" for task in order_tasks(tasks, jobs=2)]
+    ['a0', 'plain0', 'a1', 'b0', 'plain1', 'a2', 'b1', 'plain2', 'b2']
     """
-    ordered: list[Task] = []
-    for _, group in groupby(tasks, key=lambda task: task.seed):
-        of_seed = list(group)
-        training = [task for task in of_seed if _trains(task.arm.source)]
-        others = [task for task in of_seed if not _trains(task.arm.source)]
-        ordered += [*training[:1], *others, *training[1:]]
+    groups = [list(group) for _, group in groupby(tasks, key=lambda task: task.seed)]
+    training = [[task for task in group if _trains(task.arm.source)] for group in groups]
+    ordered = [task for group in training[:1] for task in group[:1]]
+    ahead = 1
+    for index, group in enumerate(groups):
+        ordered += [task for task in group if not _trains(task.arm.source)]
+        ordered += [task for others in training[ahead : index + jobs] for task in others[:1]]
+        ahead = index + jobs
+        ordered += training[index][1:]
     return ordered
 
 
