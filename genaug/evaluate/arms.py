@@ -11,7 +11,6 @@ from genaug.evaluate.losses import CrossEntropy, Loss
 from genaug.mixing.targets import Target
 
 LEARNING_RATES = 1e-12, 10.0  # lowest and highest
-SHARES = 0.001, 0.999
 CHOICES = {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "steps")}
 
 
@@ -19,15 +18,14 @@ CHOICES = {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "steps")}
 class Arm:
     """How a classifier is trained: what batches hold, what is done to them, and what is minimized.
 
-    Synthetic images take part in one of three ways. By default they are drawn as real ones are, from all images
-    together. With `fraction` each batch holds that share of them, drawn as real ones are, from the classes that have
-    some. With `replace` each real image of a batch gives way, with that probability, to a synthetic one of its class
-    where there is one, so that classes are seen as often as without.
+    Synthetic images take part in one of two ways. By default they are drawn as real ones are, from all images together.
+    With `replace` each real image of a batch gives way, with that probability, to a synthetic one of its class where
+    there is one, so that classes are seen as often as without.
 
     Args:
         balanced: draw every class equally often, else every image equally often.
-        loss: one of `genaug.evaluate.losses`. Its class counts are those that batches follow: with synthetic images
-            (at `weight`), all equal with `balanced`.
+        loss: one of `genaug.evaluate.losses`. Its class counts are those that batches follow: with synthetic images,
+            all equal with `balanced`.
         transform: of one image (C, H, W) into another of the same format, such as flips of torchvision v2; for real and
             synthetic images alike, in training only. It draws from torch's global generator, if from any.
         mix: of a batch of float images and labels into mixed ones with soft labels: called with `num_classes`, it makes
@@ -42,14 +40,11 @@ class Arm:
         every: in place of `target` and `cap`: synthetic images of every class with real ones, as a factor of the mean
             number of these; of a bank with fewer, all. So with `replace` the look of samples tells nothing about the
             class.
-        weight: of the loss of a synthetic image; of a real one it is 1.
-        fraction: share of synthetic images in each batch, from 0.001 to 0.999.
         replace: probability that a synthetic image takes the place of a real one, from 0.001 to 0.999.
         until: share of the training after which batches hold real images alone.
 
     Raises:
-        GenaugError: a value out of its range; `fraction` with `replace` or with a `weight` of 0, `every` with `target`
-            or `cap`, `mix` with a `weight`.
+        GenaugError: a value out of its range; `every` with `target` or `cap`.
     """
 
     balanced: bool = False
@@ -62,8 +57,6 @@ class Arm:
     target: Target = "median"
     cap: float = 5.0
     every: float | None = None
-    weight: float = 1.0
-    fraction: float | None = None
     replace: float | None = None
     until: float = 1.0
 
@@ -72,20 +65,12 @@ class Arm:
             "adjustment": (0.0, 10.0),
             "learning_rate": LEARNING_RATES,
             "every": (0.01, 1000.0),
-            "weight": (0.0, 1.0),
-            "fraction": SHARES,
-            "replace": SHARES,
+            "replace": (0.001, 0.999),
             "until": (0.0, 1.0),
         }
-        check_ranges(self, limits, optional=["learning_rate", "every", "fraction", "replace"])
+        check_ranges(self, limits, optional=["learning_rate", "every", "replace"])
         if self.every is not None and (self.target, self.cap) != (Arm.target, Arm.cap):
             raise GenaugError("every takes the place of target and cap, so leave these out")
-        if self.fraction is not None and not self.weight:
-            raise GenaugError("weight must be above 0 with fraction, or a share of each batch is for nothing")
-        if self.fraction is not None and self.replace is not None:
-            raise GenaugError("fraction and replace are two ways to use synthetic images; give one of them")
-        if self.mix is not None and self.weight != 1:
-            raise GenaugError(f"weight must be 1 with mix, which blends real and synthetic images, got {self.weight:g}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genaug.bank import SampleBank
 from genaug.data import LabeledImages
-from genaug.errors import DataWarning, GenaugError, shorten
+from genaug.errors import DataWarning, shorten
 from genaug.evaluate.arms import Arm
 from genaug.mixing import MixedDataset, balance
 from genaug.mixing.choice import match_classes
@@ -36,62 +36,45 @@ class Batches:
     ) -> None:
         self._arm, self._train, self._batch_size = arm, train, batch_size
         self._mixed = _mix(arm, train, seed=seed, device=device)
-        if arm.fraction is not None and batch_size < 2:
-            raise GenaugError(f"batch_size must be at least 2 with fraction, got {batch_size}")
-        self._until = round(arm.until * steps) if self._mixed is not None else 0
         self._seed = derive_seed(seed, "classifier batches")
         self._exponent = 0.0 if arm.balanced else 1.0
         self.real_counts = torch.tensor(train.counts)
         self.synthetic_counts = torch.tensor(self._mixed.synthetic_counts) if self._mixed else 0 * self.real_counts
         self.labels = train.labels if self._mixed is None else torch.tensor(self._mixed.targets)
-        self._real = self._sampler(train.labels, self._seed)
-        synthetic = self.labels[len(train) :]
-        apart = derive_seed(self._seed, "synthetic")  # else both would draw the same classes in the same order
-        self._synthetic = self._sampler(synthetic, apart) if len(synthetic) else None
-        self._all = self._sampler(self.labels, self._seed)
+        self._real = self._sampler(train.labels)
+        self._all = self._sampler(self.labels)
+        self._by_class = len(train) + self.labels[len(train) :].argsort(stable=True)  # rows of synthetic images
+        self._until = round(arm.until * steps) if len(self._by_class) else 0
 
-    def _sampler(self, labels: Tensor, seed: int) -> ClassSampler:
-        return ClassSampler(labels, exponent=self._exponent, seed=seed)
+    def _sampler(self, labels: Tensor) -> ClassSampler:
+        return ClassSampler(labels, exponent=self._exponent, seed=self._seed)
 
     def has_synthetic(self, step: int) -> bool:
         """Tell whether the batch of `step` may hold synthetic images."""
-        return self._synthetic is not None and step < self._until
+        return step < self._until
 
     def counts(self, step: int) -> Tensor:
-        """Return what each class (C,) counts for in the loss of batches around `step`.
+        """Return how often each class (C,) is drawn in batches around `step`.
 
         These are counts of a data set of the real size, or of one with the synthetic images where these are added to
-        it. A synthetic image counts for its `weight`, so that with one below 1 not even `balanced` makes all equal.
+        it.
         """
-        arm, real, synthetic = self._arm, self.real_counts.double(), self.synthetic_counts.double()
-        counts = (real > 0).double() if arm.balanced else real
-        if self.has_synthetic(step):
-            less = 1 - arm.weight
-            if arm.fraction is not None:
-                other = (synthetic > 0).double() if arm.balanced else synthetic
-                counts = (1 - arm.fraction) * counts / counts.sum() + arm.weight * arm.fraction * other / other.sum()
-            elif arm.replace is not None:
-                counts = counts * (1 - less * arm.replace * (synthetic > 0))
-            elif arm.balanced:
-                counts = counts * (1 - less * synthetic / (real + synthetic).clamp(min=1))
-            else:
-                return real + arm.weight * synthetic
-        return counts * real.sum() / counts.sum()
+        real = self.real_counts.double()
+        if self._arm.balanced:
+            present = (real > 0).double()
+            return present * real.sum() / present.sum()
+        added = self.has_synthetic(step) and self._arm.replace is None
+        return real + self.synthetic_counts if added else real
 
     def rows(self, step: int) -> Tensor:
         """Return the rows of the batch: real images, and from the number of these on synthetic ones."""
-        size, arm = self._batch_size, self._arm
-        if not self.has_synthetic(step) or self._synthetic is None:
-            return self._real.rows(step, batch_size=size)
-        if arm.fraction is not None:
-            made = min(max(1, round(arm.fraction * size)), max(1, size - 1))
-            synthetic = self._synthetic.rows(step, batch_size=made) + len(self._train)
-            return torch.cat([self._real.rows(step, batch_size=size - made), synthetic])
-        if arm.replace is not None:
-            return self._replace(self._real.rows(step, batch_size=size), step, self._synthetic, arm.replace)
-        return self._all.rows(step, batch_size=size)
+        if not self.has_synthetic(step):
+            return self._real.rows(step, batch_size=self._batch_size)
+        if self._arm.replace is None:
+            return self._all.rows(step, batch_size=self._batch_size)
+        return self._replace(self._real.rows(step, batch_size=self._batch_size), step, self._arm.replace)
 
-    def _replace(self, rows: Tensor, step: int, synthetic: ClassSampler, share: float) -> Tensor:
+    def _replace(self, rows: Tensor, step: int, share: float) -> Tensor:
         """Return rows of which a share is replaced by synthetic images of the same classes, where there are some."""
         draws = torch.rand((2, len(rows)), generator=make_generator(self._seed, "replace", step), dtype=torch.float64)
         labels = self._train.labels[rows]
@@ -99,22 +82,22 @@ class Batches:
         starts = self.synthetic_counts.cumsum(0) - self.synthetic_counts
         place = starts[labels] + (draws[1] * counts).long()
         chosen = (draws[0] < share) & (counts > 0)
-        return torch.where(chosen, len(self._train) + synthetic.order[place.clamp(max=len(synthetic.order) - 1)], rows)
+        return torch.where(chosen, self._by_class[place.clamp(max=len(self._by_class) - 1)], rows)
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return uint8 images (N, C, H, W), labels (N,) and whether each is synthetic (N,) of the batch of `step`.
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return uint8 images (N, C, H, W) and labels (N,) of the batch of `step`.
 
         Where a bank has more samples than are wanted, others take part in every epoch.
         """
         rows = self.rows(step)
         synthetic = rows >= len(self._train)
         if self._mixed is None or not synthetic.any():
-            return self._train.images[rows], self._train.labels[rows], synthetic
+            return self._train.images[rows], self._train.labels[rows]
         self._mixed.set_epoch(step * self._batch_size // len(self.labels))
         images = torch.empty((len(rows), *self._train.images.shape[1:]), dtype=torch.uint8)
         images[~synthetic] = self._train.images[rows[~synthetic]]
         images[synthetic] = torch.stack([image for image, _ in self._mixed.__getitems__(rows[synthetic].tolist())])
-        return images, self.labels[rows], synthetic
+        return images, self.labels[rows]
 
 
 def _mix(arm: Arm, train: LabeledImages, *, seed: int, device: torch.device) -> MixedDataset | None:

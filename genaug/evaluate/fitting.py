@@ -48,7 +48,7 @@ def train_classifier(
     for step in range(budget.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_factor(step, budget)
-        images, labels, synthetic = batches.draw(step)
+        images, labels = batches.draw(step)
         if arm.transform is not None:
             with own_randomness(derive_seed(seed, "classifier transform", step), CPU):
                 images = torch.stack([_transform(arm.transform, image) for image in images])
@@ -64,7 +64,6 @@ def train_classifier(
         losses, weights = arm.loss(
             logits, targets.to(device), counts=batches.counts(step).to(device), progress=step / budget.steps
         )
-        weights = torch.where(synthetic.to(device), arm.weight, 1.0) * weights
         loss = (weights * losses).sum() / weights.sum().clamp(min=1e-12)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,18 @@ from genaug.workflows.benchmarks import Benchmark
 FILL: dict[str, Any] = {"target": "max", "cap": 1e6}  # to the largest class, as SMOTE is used
 DEFAULT: dict[str, Any] = {"target": "median", "cap": 5.0}  # as `MixedDataset` has it
 USES: dict[str, tuple[dict[str, Any], ...]] = {  # field of an `Arm` -> what is set, and what else to try
-    "weight": ({"weight": 0.3}, {"weight": 0.1}),
     "until": ({"until": 0.7}, {"until": 0.5}),
     "replace": ({"replace": 0.2}, {"replace": 0.5}, {"replace": 0.1}),
-    "fraction": ({"fraction": 0.2}, {"fraction": 0.4}),
-    "cap": ({"cap": 2.0}, {"cap": 1.0}),
     "every": ({**DEFAULT, "every": 2.0},),
 }
-STRENGTHS = 0.3, 0.1, 0.6  # of variations
-STRENGTHS_OF_RESIDUAL = 0.6, 1.0, 0.3  # of those that keep what the model cannot draw
+STRENGTHS = 0.6, 1.0, 0.3  # of variations
 
 
 def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) -> dict[str, Piece]:
     """Return the pieces that bring in images, by name, and those that say how they are used.
 
     Pieces that need a generator are among them only where the benchmark has one: "genaug", its samples;
-    "genaug-unfiltered", where it has filters; "genaug-jitter", real images that it varies; "genaug-residual", the same
-    with what it cannot draw kept; "latent-smote".
+    "genaug-residual", real images that it varies, with what it cannot draw kept; "latent-smote".
 
     Args:
         benchmark: names the recipe of the generator.
@@ -57,13 +53,10 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
         trained = Trained(benchmark.generator, overrides=benchmark.overrides, cache=cache, start=start)
         filtered = replace(trained, filters=benchmark.filters)
         pieces["genaug"] = _source(lambda: filtered, *own, synthetic=True)
-        if benchmark.filters:
-            pieces["genaug-unfiltered"] = _source(lambda: trained, *own, synthetic=True)
         if _can(trained, "vary"):
-            pieces["genaug-jitter"] = _variations(trained, STRENGTHS)
-            pieces["genaug-residual"] = _variations(trained, STRENGTHS_OF_RESIDUAL, keep_residual=True)
+            pieces["genaug-residual"] = Piece(partial(_vary, trained), STRENGTHS, synthetic=True)
         if _can(trained, "encode", "decode"):
-            pieces["latent-smote"] = _source(lambda: LatentSmote(trained), FILL, DEFAULT, {**DEFAULT, "weight": 0.3})
+            pieces["latent-smote"] = _source(lambda: LatentSmote(trained), FILL, DEFAULT, {**DEFAULT, "replace": 0.2})
     if bank is not None:
         opened = SampleBank.open(bank)
         pieces["genaug"] = _source(lambda: opened, *own, synthetic=True)
@@ -78,11 +71,8 @@ def _source(make: Callable[[], Any], *uses: dict[str, Any], **kind: bool) -> Pie
     return Piece(lambda arm, use: _add(arm, make(), use), uses, **kind)
 
 
-def _variations(trained: Trained, strengths: tuple[float, ...], **options: bool) -> Piece:
-    def apply(arm: Arm, strength: float) -> Arm:
-        return _add(arm, Variations(trained, strength, **options), DEFAULT)
-
-    return Piece(apply, strengths, synthetic=True)
+def _vary(trained: Trained, arm: Arm, strength: float) -> Arm:
+    return _add(arm, Variations(trained, strength, keep_residual=True), DEFAULT)
 
 
 def _add(arm: Arm, source: Any, use: dict[str, Any]) -> Arm:
@@ -95,6 +85,4 @@ def _use(arm: Arm, use: dict[str, Any]) -> Arm:
     if arm.source is None:
         name = list(use)[-1]
         raise GenaugError(f"{name} says how images are mixed in; what brings them in, such as genaug, goes before it")
-    if "every" in use and arm.cap not in (FILL["cap"], DEFAULT["cap"]):
-        raise GenaugError("every takes the place of cap, so leave one of them out")
     return replace(arm, **use)

@@ -101,7 +101,7 @@ def run_utility(
     pieces = {**rival_pieces(train.spec), **model_pieces(benchmark, bank=bank, cache=target / "generators")}
     names = list(benchmark.arms)
     if bank is not None and not any(OURS in name.split("+") for name in names):
-        names += [f"{RIVAL}+{OURS}", f"{RIVAL}+replay"]
+        names += [f"{RIVAL}+{OURS}", f"{RIVAL}+{OURS}+replace", f"{RIVAL}+replay"]
     compose = partial(
         compose_arms, pieces=pieces, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed
     )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from genaug import GenaugError, SampleBank
+from genaug import GenaugError
 from genaug.data import LabeledImages, load_data
 from genaug.evaluate import Arm, Budget
 from genaug.evaluate.fitting import check_classifier, learning_rate_factor, predict, train_classifier
@@ -104,33 +104,6 @@ def test_mixed_batches_are_blends_by_one_share(train: LabeledImages) -> None:
     assert min(shares) >= -1e-6
     assert max(shares) <= 1 + 1e-6
     assert len({round(share, 4) for share in shares}) == 12
-
-
-def test_synthetic_images_of_no_weight_change_nothing_but_which_are_drawn(train: LabeledImages) -> None:
-    class White:
-        spec = train.spec
-
-        def sample(self, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-            return torch.ones(len(labels), 1, 8, 8)
-
-    bank = SampleBank.generate(White(), 40, seed=0, progress=False)
-    arm = {"source": bank, "target": "max", "cap": 1.0, "replace": 0.4}
-    net = fit(Arm(**arm, weight=0.0), train)[0]
-    sampler = ClassSampler(train.labels, exponent=1.0, seed=derive_seed(3, "classifier batches"))
-    labels = [train.labels[sampler.rows(step, batch_size=20)] for step in range(12)]
-    with own_randomness(derive_seed(3, "classifier"), CPU):
-        bare = Linear(train.spec)
-    optim = torch.optim.AdamW(bare.parameters(), lr=0.05, weight_decay=1e-2)
-    for step, (images, targets) in enumerate(zip(net.seen, labels, strict=True)):
-        optim.param_groups[0]["lr"] = 0.05 * learning_rate_factor(step, Budget(steps=12))
-        real = images.flatten(1).float().mean(1) < 255
-        loss = F.cross_entropy(bare(images[real]), targets[real])
-        optim.zero_grad()
-        loss.backward()
-        optim.step()
-    torch.testing.assert_close(net.net.weight, bare.net.weight, rtol=1e-4, atol=1e-6)
-    whole = fit(Arm(**arm), train)[0]
-    assert not torch.allclose(whole.net.weight, net.net.weight, atol=1e-3)
 
 
 def test_adjusted_logits_in_the_test_are_those_without_the_log_priors(scarce: LabeledImages) -> None:

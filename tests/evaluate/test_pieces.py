@@ -96,17 +96,23 @@ def test_a_piece_of_ones_own() -> None:
     assert {arm.transform.p for arm in arms} == {0.5, 1.0}
 
 
+def _share(arm: Arm, share: float | None) -> Arm:
+    if share is not None and arm.mix is not None:
+        raise GenaugError("no share with mix")
+    return replace(arm, replace=share)
+
+
 def test_values_that_do_not_fit_together_are_not_tried() -> None:
-    light = Piece(lambda arm, weight: Arm(mix=arm.mix, learning_rate=arm.learning_rate, weight=weight), (1.0, 0.3))
+    light = Piece(_share, (None, 0.3))
     arms = compose_arms("mixup+light", {**PIECES, "light": light}, trials=24, budget=BUDGET)
-    assert {arm.weight for arm in arms} == {1.0}
+    assert {arm.replace for arm in arms} == {None}
     with pytest.raises(GenaugError, match="trials must be from 1 to 24"):
         compose_arms("mixup+light", {**PIECES, "light": light}, trials=25, budget=BUDGET)
 
 
 def test_a_setting_is_tried_once() -> None:
-    vary = Piece(lambda arm, weight: replace(arm, weight=weight), (1.0, 0.3, 0.1))
-    fix = Piece(lambda arm, weight: replace(arm, weight=weight), (0.5, 0.2))
+    vary = Piece(lambda arm, until: replace(arm, until=until), (1.0, 0.3, 0.1))
+    fix = Piece(lambda arm, until: replace(arm, until=until), (0.5, 0.2))
     arms = compose_arms("mixup+flips+both-flips", PIECES, trials=24, budget=BUDGET)
     assert len({str(arm) for arm in arms}) == 24
     with pytest.raises(GenaugError, match="trials must be from 1 to 16"):
