@@ -13,8 +13,9 @@ MAX_ROWS = 40  # of a table, one for each class
 
 
 def make_table(*columns: str, title: str | None = None) -> Table:
-    """Return a table of names, in the first column, and numbers."""
+    """Return a table of names, in the first column, where none is cut short, and numbers."""
     table = Table(*columns, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     return table

@@ -16,7 +16,6 @@ COLUMNS = {  # heading -> metric
     "accuracy": "accuracy",
     "scarce": "scarce_third",
     "worst": "worst_class",
-    "G-mean": "geometric_mean",
 }
 
 
@@ -25,7 +24,7 @@ def print_choice(choice: Choice, kind: str, *, train: LabeledImages, fraction: f
     table = make_table("arm", "best", "of", title=f"{kind}, on {fraction:g} of the {len(train)} training images")
     for name in choice.ranking:
         scores = choice.scores[name]
-        table.add_row(name, f"{100 * max(scores):.1f}", " ".join(f"{100 * score:.1f}" for score in scores))
+        table.add_row(_spaced(name), f"{100 * max(scores):.1f}", " ".join(f"{100 * score:.1f}" for score in scores))
     Console().print(table)
 
 
@@ -34,20 +33,20 @@ def print_utility(
 ) -> None:
     """Print the arms, the best first, how they were measured, and what that says."""
     table = make_table("arm", "balanced", *COLUMNS, "difference")
-    table.columns[-1].no_wrap = True
+    table.columns[1].no_wrap = table.columns[-1].no_wrap = True
     summary = comparison.to_dict()["summary"]
     for arm in sorted(summary, key=lambda name: -summary[name]["balanced_accuracy"]["mean"]):
         figures = summary[arm]
         gap = figures.get("difference")
         cells = [f"{100 * figures[name]['mean']:.1f}" for name in COLUMNS.values()]
         difference = "rival" if arm == comparison.rival else _interval(gap) if gap else ""
-        table.add_row(arm, _show(figures["balanced_accuracy"]), *cells, difference)
+        table.add_row(_spaced(arm), _show(figures["balanced_accuracy"]), *cells, difference)
     Console().print(table)
     say(
         f"In percent on {comparison.settings['test_images']} images ({part}), mean (± standard deviation) over "
         f"{benchmark.seeds} seeds: balanced accuracy, accuracy, mean recall of the scarce third of the classes, recall "
-        "of the worst class, geometric mean of recalls. difference: paired, in balanced accuracy, with its 95 % "
-        f"interval over seeds and test images. {_tell_choice(comparison, benchmark)}",
+        "of the worst class. difference: paired, in balanced accuracy, with its 95 % interval over seeds and test "
+        f"images. {_tell_choice(comparison, benchmark)}",
         *sentences(comparison, pieces, favorite=favorite),
     )
 
@@ -90,6 +89,11 @@ def sentences(comparison: Comparison, pieces: Mapping[str, Piece], *, favorite: 
         start = f"{arm} {change} balanced accuracy over" if change else f"{arm}: no measurable difference to"
         found.append(f"{start} {comparison.rival}: {_interval(vars(gap))} points{note}.")
     return found
+
+
+def _spaced(arm: str) -> str:
+    """Return the name of an arm with places to break it."""
+    return arm.replace("+", " +")
 
 
 def _show(figures: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from genaug import DataError, DataSpec, GenaugError, RecipeError, SampleBank, balance
 from genaug.cli import app
 from genaug.data import LabeledImages, load_data
-from genaug.evaluate import Arm, Comparison, Difference
+from genaug.evaluate import Arm, Budget, Comparison, Difference
 from genaug.evaluate.makers import Smote
 from genaug.evaluate.pieces import build_on, compose_arms, rival_pieces
 from genaug.evaluate.search import Choice
@@ -24,7 +24,7 @@ from genaug.workflows.benchmarks import ARMS, Benchmark, load_benchmark
 from genaug.workflows.classifiers import find_classifier
 from genaug.workflows.model_pieces import model_pieces
 from genaug.workflows.utility import load_train_and_test, run_utility
-from genaug.workflows.utility_report import sentences
+from genaug.workflows.utility_report import print_utility, sentences
 
 VAE = {
     "family": "vae",
@@ -90,6 +90,24 @@ def test_everything_is_written_and_said(recipe, digits, tmp_path, capsys) -> Non
     assert "on 60 images (all)" in printed
     pieces = {**rival_pieces(train.spec), **_pieces(recipe, tmp_path)}
     assert sentences(result, pieces, favorite="class-balanced+genaug")[0] in printed
+
+
+def test_no_name_is_cut_short_in_80_columns(digits, capsys, monkeypatch) -> None:
+    train, test = digits
+    from genaug.evaluate import compare_arms
+
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["class-balanced+both-flips", "class-balanced+both-flips+genaug-residual+every+replace"]
+    result = compare_arms(
+        {name: Arm() for name in names}, train=train, test=test, rival=names[0], seeds=2, budget=Budget(steps=1)
+    )
+    print_utility(result, Benchmark(rival=names[0], arms=tuple(names), trials=1, seeds=2), {}, part="all")
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[: next(number for number, line in enumerate(lines) if line.startswith("In percent"))]
+    assert max(map(len, table)) <= 80
+    shown = "".join(line[1:18].replace(" ", "") for line in table)
+    assert all(name in shown for name in names)
+    assert "0.0 (" in "".join(table)  # the difference and its interval on one line
 
 
 def _pieces(recipe: Path, folder: Path) -> dict[str, Any]:
