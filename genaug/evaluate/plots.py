@@ -212,7 +212,8 @@ def plot_arms(comparison: Comparison, path: Path) -> None:
     """
     summary = comparison.to_dict()["summary"]
     arms = sorted(summary, key=lambda arm: summary[arm]["balanced_accuracy"]["mean"])
-    figure = Figure(figsize=(9, 1.2 + 0.3 * len(arms)), layout="constrained")
+    width = 6.5 + 0.065 * max(len(arm) for arm in comparison.arms)  # of both axes, and of the longest name
+    figure = Figure(figsize=(width, 1.2 + 0.3 * len(arms)), layout="constrained")
     scores, gaps = figure.subplots(1, 2, sharey=True)
     for place, arm in enumerate(arms):
         color = "tab:red" if arm == comparison.rival else "tab:blue"
@@ -225,7 +226,7 @@ def plot_arms(comparison: Comparison, path: Path) -> None:
             gaps.plot([gap["mean"]], [place], "o", color=color, markersize=4)
     scores.set_yticks(range(len(arms)), arms, fontsize=8)
     scores.set_xlabel("balanced accuracy")
-    gaps.set_xlabel("difference to the rival (red), 95 % interval")
+    gaps.set_xlabel("difference to the rival (red),\nwith its 95 % interval")
     gaps.axvline(0, color="tab:red", linewidth=1)
     for axis in (scores, gaps):
         axis.grid(axis="x", alpha=0.3)
