@@ -49,7 +49,7 @@ class Benchmark:
         seed: of the choice of images and settings, and the first of the repetitions.
 
     Raises:
-        GenaugError: a field out of its range.
+        GenaugError: a field out of its range, or overrides of a recipe that is not given.
     """
 
     arms: tuple[str, ...] = ARMS
@@ -78,6 +78,9 @@ class Benchmark:
             "validation_fraction": (0.01, 0.9),
         }
         check_ranges(self, limits)
+        for name, of in (("overrides", "generator"), ("start_overrides", "start")):
+            if getattr(self, name) and getattr(self, of) is None:
+                raise GenaugError(f"{name} must be left out without {of}, whose fields they set")
         if not self.arms or len(set(self.arms)) < len(self.arms):
             raise GenaugError(f"arms must be at least one, none twice, got {shorten(list(self.arms))}")
         if self.rival is not None and (self.rival not in self.arms or RIVAL in self.rival.split("+")):

@@ -331,6 +331,8 @@ def test_what_is_said_of_samples_claims_no_more_than_the_interval() -> None:
             GenaugError,
             r"arm 'rival\+replay\+cutmix' cannot be built on 'mixup': an arm mixes batches in one way",
         ),
+        (['overrides=["seed=1"]'], RecipeError, "benchmark.overrides: must be left out without generator"),
+        (['start_overrides=["seed=1"]'], RecipeError, "benchmark.start_overrides: must be left out without start"),
         (["trials=9"], GenaugError, "trials must be from 1 to 8"),
     ],
 )
