@@ -2,14 +2,19 @@
 
 import csv
 import re
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pytest
 
+from genaug import DataSpec
 from genaug.evaluate.comparison import make_table_rows
+from genaug.evaluate.pieces import Piece, build_on, compose_arms, rival_pieces
+from genaug.evaluate.runs import describe_arm
 from genaug.evaluate.stored import read_results
 from genaug.workflows.benchmarks import Benchmark, load_benchmark
+from genaug.workflows.model_pieces import model_pieces
 
 ROOT = Path(__file__).parent.parent
 RESULTS = sorted((ROOT / "recipes/results").glob("*/results.json"))
@@ -28,21 +33,37 @@ def seeds_of(benchmark: Benchmark) -> list[int]:
     return list(range(benchmark.seed, benchmark.seed + benchmark.seeds))
 
 
+def pieces_of(benchmark: Benchmark, folder: Path) -> dict[str, Piece]:
+    spec = DataSpec(1, 28, 28, ("a", "b"))  # crops depend on the size, and are of Fashion-MNIST alone
+    return {**rival_pieces(spec), **model_pieces(benchmark, bank=None, cache=folder)}
+
+
 def test_there_are_results():
     assert RESULTS
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
 class TestResults:
-    def test_they_are_of_the_recipe(self, path: Path) -> None:
+    def test_they_are_of_the_recipe(self, path: Path, tmp_path: Path) -> None:
         benchmark = load_benchmark(path.parent.name)
         found = read_results(path)
-        assert set(benchmark.arms) <= set(found.settings["arms"])  # what did not pay may be gone
+        pieces = pieces_of(benchmark, tmp_path)
+        gone = [arm for arm in found.settings["arms"] if set(arm.split("+")) - {*pieces, "plain", "rival"}]
+        assert [arm for arm in found.settings["arms"] if arm not in gone] == list(benchmark.arms)
         assert {name: found.settings[name] for name in vars(benchmark.budget)} == vars(benchmark.budget)
         assert found.settings["seeds"] == seeds_of(benchmark)
         assert {(run["arm"], run["seed"]) for run in found.runs} <= set(
             product(found.settings["arms"], seeds_of(benchmark))
         )
+
+    def test_every_arm_has_a_setting_that_the_recipe_tries(self, path: Path, tmp_path: Path) -> None:
+        benchmark, found = load_benchmark(path.parent.name), read_results(path)
+        tried = partial(compose_arms, trials=benchmark.trials, budget=benchmark.budget, seed=benchmark.seed)
+        pieces = pieces_of(benchmark, tmp_path)
+        best = [arm for arm in tried(found.rival, pieces) if describe_arm(arm) == found.settings["arms"][found.rival]]
+        pieces["rival"] = build_on(best[0])
+        for name in benchmark.arms:
+            assert found.settings["arms"][name] in [describe_arm(arm) for arm in tried(name, pieces)]
 
     def test_table_has_the_same_scores(self, path: Path) -> None:
         with path.with_suffix(".csv").open(newline="") as file:

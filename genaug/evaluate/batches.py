@@ -37,7 +37,6 @@ class Batches:
         self._arm, self._train, self._batch_size = arm, train, batch_size
         self._mixed = _mix(arm, train, seed=seed, device=device)
         self._seed = derive_seed(seed, "classifier batches")
-        self._exponent = 0.0 if arm.balanced else 1.0
         self.real_counts = torch.tensor(train.counts)
         self.synthetic_counts = torch.tensor(self._mixed.synthetic_counts) if self._mixed else 0 * self.real_counts
         self.labels = train.labels if self._mixed is None else torch.tensor(self._mixed.targets)
@@ -47,7 +46,7 @@ class Batches:
         self._until = round(arm.until * steps) if len(self._by_class) else 0
 
     def _sampler(self, labels: Tensor) -> ClassSampler:
-        return ClassSampler(labels, exponent=self._exponent, seed=self._seed)
+        return ClassSampler(labels, exponent=0.0 if self._arm.balanced else 1.0, seed=self._seed)
 
     def has_synthetic(self, step: int) -> bool:
         """Tell whether the batch of `step` may hold synthetic images."""

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 import torch
@@ -14,9 +15,10 @@ from typer.testing import CliRunner
 from genaug import DataError, DataSpec, GenaugError, RecipeError, SampleBank, balance
 from genaug.cli import app
 from genaug.data import LabeledImages, load_data
-from genaug.evaluate import Arm, Budget, Comparison, Difference
+from genaug.evaluate import Arm, Budget, Comparison, Difference, compare_arms
 from genaug.evaluate.makers import Smote
 from genaug.evaluate.pieces import build_on, compose_arms, rival_pieces
+from genaug.evaluate.plots import plot_arms
 from genaug.evaluate.search import Choice
 from genaug.training.recipe_files import list_recipes
 from genaug.workflows import utility
@@ -92,10 +94,8 @@ def test_everything_is_written_and_said(recipe, digits, tmp_path, capsys) -> Non
     assert sentences(result, pieces, favorite="class-balanced+genaug")[0] in printed
 
 
-def test_no_name_is_cut_short_in_80_columns(digits, capsys, monkeypatch) -> None:
+def test_nothing_is_cut_short_in_80_columns_and_in_the_plot(digits, tmp_path, capsys, monkeypatch) -> None:
     train, test = digits
-    from genaug.evaluate import compare_arms
-
     monkeypatch.setenv("COLUMNS", "80")
     names = ["class-balanced+both-flips", "class-balanced+both-flips+genaug-residual+every+replace"]
     result = compare_arms(
@@ -108,6 +108,10 @@ def test_no_name_is_cut_short_in_80_columns(digits, capsys, monkeypatch) -> None
     shown = "".join(line[1:18].replace(" ", "") for line in table)
     assert all(name in shown for name in names)
     assert "0.0 (" in "".join(table)  # the difference and its interval on one line
+    plot_arms(result, tmp_path / "arms.png")
+    with PIL.Image.open(tmp_path / "arms.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
 
 
 def _pieces(recipe: Path, folder: Path) -> dict[str, Any]:
