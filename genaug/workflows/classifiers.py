@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from genaug.errors import GenaugError, shorten
 from genaug.images import to_model
 from genaug.models import CLASSIFIERS
+from genaug.models.layers import lay_out_channels_last
 
 TIMM = "timm:"
 
@@ -48,6 +49,7 @@ class _OfPublicImages(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
+        lay_out_channels_last(self)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(to_model(images))  # type: ignore[no-any-return]
