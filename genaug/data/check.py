@@ -4,6 +4,8 @@ import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from genaug.data.labeled import CHUNK, LabeledImages
 from genaug.errors import DataError, shorten
 
@@ -71,8 +73,12 @@ def check_data(data: LabeledImages) -> DataCheck:
 
 def hash_images(data: LabeledImages) -> list[bytes]:
     """Return the SHA-256 of the pixels of each image, by which equal ones are found."""
-    images = (image for part in data.images.split(CHUNK) for image in part.cpu().numpy())
-    return [hashlib.sha256(image.tobytes()).digest() for image in images]
+    return [hash_image(image) for part in data.images.split(CHUNK) for image in part]
+
+
+def hash_image(image: Tensor) -> bytes:
+    """Return the SHA-256 of the pixels of an image (C, H, W)."""
+    return hashlib.sha256(image.cpu().numpy().tobytes()).digest()
 
 
 def _with_warnings(check: DataCheck, conflict: list[str]) -> DataCheck:

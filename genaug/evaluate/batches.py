@@ -102,7 +102,7 @@ class Batches:
 def _mix(arm: Arm, train: LabeledImages, *, seed: int, device: torch.device) -> MixedDataset | None:
     if arm.source is None:
         return None
-    source, counts = arm.source, _wanted(arm, train)
+    source, counts = arm.source, count_wanted(arm, train)
     if not sum(counts):
         return None
     if callable(source) and not hasattr(source, "sample"):
@@ -112,7 +112,7 @@ def _mix(arm: Arm, train: LabeledImages, *, seed: int, device: torch.device) -> 
     return MixedDataset(train, source, target=totals, cap=max(totals), seed=seed)
 
 
-def _wanted(arm: Arm, train: LabeledImages) -> list[int]:
+def count_wanted(arm: Arm, train: LabeledImages) -> list[int]:
     """Return how many synthetic images of each class the arm asks for."""
     if arm.every is None:
         return balance(train.counts, target=arm.target, cap=arm.cap)

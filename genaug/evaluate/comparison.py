@@ -67,8 +67,8 @@ class Comparison:
         rows = [run["recall"] for run in self._runs(arm)]
         return [float("nan") if None in column else fmean(column) for column in zip(*rows, strict=True)]
 
-    def difference(self, arm: str, *, metric: str = "balanced_accuracy") -> Difference:
-        """Return the paired difference of `arm` to the rival, with its interval; see `paired_difference`.
+    def difference(self, arm: str, *, to: str | None = None, metric: str = "balanced_accuracy") -> Difference:
+        """Return the paired difference of `arm` to another one, with its interval; see `paired_difference`.
 
         The interval covers what differs between the seeds of this comparison, and which images of the kind were tested.
         Seeds bring chance in training and, where `train` and the source of an arm are functions of the seed, the draw
@@ -77,16 +77,20 @@ class Comparison:
 
         Args:
             arm: name of the arm.
+            to: name of the other one; the rival without it.
             metric: "accuracy" or "balanced_accuracy".
 
         Raises:
-            GenaugError: another arm or metric, or fewer than two seeds.
+            GenaugError: another arm or metric, fewer than two seeds, or other seeds of one arm than of the other.
         """
-        labels = torch.tensor(self.test_labels)
-        ours, rival = (
-            torch.stack([unpack(run["correct"], len(labels)) for run in self._runs(name)]) for name in (arm, self.rival)
+        labels, other = torch.tensor(self.test_labels), self.rival if to is None else to
+        seeds = [[run["seed"] for run in self._runs(name)] for name in (arm, other)]
+        if seeds[0] != seeds[1]:
+            raise GenaugError(f"arms must have runs of the same seeds, got {arm!r} {seeds[0]} and {other!r} {seeds[1]}")
+        ours, theirs = (
+            torch.stack([unpack(run["correct"], len(labels)) for run in self._runs(name)]) for name in (arm, other)
         )
-        return paired_difference(ours, rival, labels, metric=metric)
+        return paired_difference(ours, theirs, labels, metric=metric)
 
     def to_dict(self) -> dict[str, Any]:
         """Return settings, a summary of each arm that is complete, and all runs, as plain values."""

@@ -107,11 +107,22 @@ def make_classifier(
 def check_classifier(
     classifier: Callable[[Any], nn.Module], train: LabeledImages, *, device: torch.device, floats: bool = False
 ) -> None:
-    """Raise a `GenaugError` unless new classifiers give a logit for each class of a batch of images.
+    """Raise a `GenaugError` unless classifiers are new ones that give a logit for each class of a batch of images.
 
     With `floats` images of float in [0, 1], which `mix` of an arm makes, must give the same as those of uint8.
     """
+    if isinstance(classifier, nn.Module):
+        raise GenaugError(
+            "classifier must make a network from a DataSpec, got a network; pass what makes it, such as its class"
+        )
     net = make_classifier(classifier, train, seed=0, device=device).eval()
+    ours = {id(part) for part in (*net.parameters(), *net.buffers())}
+    other = make_classifier(classifier, train, seed=0, device=device)
+    if any(id(part) in ours for part in (*other.parameters(), *other.buffers())):
+        raise GenaugError(
+            "classifier must make a new network whenever it is called, got the same weights twice: each run would go "
+            "on from those of the last one"
+        )
     wanted = min(2, len(train)), train.spec.num_classes
     images = train.images[:2].to(device)
     try:

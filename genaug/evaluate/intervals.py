@@ -37,7 +37,8 @@ def paired_difference(ours: Tensor, rival: Tensor, labels: Tensor, *, metric: st
     in Owen 2007, "The pigeonhole bootstrap", but added up). The interval reaches from the 2.5th to the 97.5th
     percentile of 4,000 resamples. Few seeds drawn anew vary too little, so their deviations are stretched by
     sqrt(S / (S - 1)) t / z, with the quantiles of Student's t of S - 1 degrees of freedom and of the normal
-    distribution: for a test part without end it is about the interval of the paired t test.
+    distribution: for a test part without end it is about the interval of the paired t test. With two seeds, of which
+    only three draws differ, it is shorter, about 0.7 of that.
 
     Args:
         ours: whether each test image was recognized, bool (S, N): a row for each seed.

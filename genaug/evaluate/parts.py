@@ -1,8 +1,10 @@
 """Whether a training part and a held-out part can be compared on."""
 
+import warnings
+
 from genaug.data import LabeledImages
 from genaug.data.check import hash_images
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, DataWarning, shorten
 
 
 def check_parts(train: LabeledImages, test: LabeledImages) -> None:
@@ -21,7 +23,10 @@ def check_parts(train: LabeledImages, test: LabeledImages) -> None:
 
 
 def check_classes(train: LabeledImages, test: LabeledImages) -> None:
-    """Raise a `DataError` unless both parts hold images of at least two classes, for a classifier to tell apart."""
+    """Raise a `DataError` unless both parts hold images of at least two classes, for a classifier to tell apart.
+
+    A class that only one of them has images of is told in a `DataWarning`.
+    """
     for name, part in (("train", train), ("test", test)):
         found = [label for label, count in zip(part.classes, part.counts, strict=True) if count]
         if len(found) < 2:
@@ -29,6 +34,19 @@ def check_classes(train: LabeledImages, test: LabeledImages) -> None:
                 f"{name} must hold images of at least two classes, got {shorten(found)} alone; load them with their "
                 "classes (label_column, --label-column)"
             )
+    for there, part, name, meaning in (
+        (train, test, "test", "nothing is measured of it"),
+        (test, train, "train", "no arm learns it, and the test holds it"),
+    ):
+        without = find_missing(there, part)
+        if without:
+            warnings.warn(f"{name} holds no images of {shorten(without)}: {meaning}", DataWarning, stacklevel=3)
+
+
+def find_missing(there: LabeledImages, part: LabeledImages) -> list[str]:
+    """Return the classes that have images in `there` and none in `part`."""
+    counts = zip(there.classes, there.counts, part.counts, strict=True)
+    return [name for name, count, others in counts if count and not others]
 
 
 def find_shared(train: LabeledImages, test: LabeledImages) -> list[int]:

@@ -34,7 +34,7 @@ class Piece:
 
     Args:
         apply: makes an arm of an arm and a value.
-        values: to try.
+        values: to try; the repr of the arms that they make must tell them apart.
         synthetic: whether it brings in images of a model of ours, so that the arm is no rival.
         control: whether it shows what the instrument sees, so that the arm is no rival either.
     """

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,14 +17,14 @@ from genaug.bank import SampleBank
 from genaug.bank.drawing import hash_source, name_source
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataWarning, GenaugError, shorten
 from genaug.evaluate.arms import Arm, Budget
+from genaug.evaluate.checks import check_arms
 from genaug.evaluate.comparison import Comparison, make_table_rows
 from genaug.evaluate.fitting import check_classifier
 from genaug.evaluate.jobs import Task, run_tasks
 from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.stored import read_runs
-from genaug.mixing import MixedDataset
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
 from genaug.seeding import check_seed
@@ -70,9 +71,9 @@ def compare_arms(
 
     Raises:
         GenaugError: an unknown rival, no arms, no seeds, jobs below 1, an `output` that exists, or one of another
-            comparison to resume; a classifier that does not give a logit for each class.
+            comparison to resume; a classifier that does not give a logit for each class; a loss that cannot be used.
         DataError: train and test of different formats or classes, without images, of fewer than two classes, or sharing
-            an image; a bank that does not fit them.
+            an image; what `check_arms` refuses, such as a bank that does not fit, or holds images of the test part.
 
     >>> from genaug.data import load_data
     >>> digits = load_data("digits")
@@ -97,14 +98,14 @@ def compare_arms(
     first = train(seeds[0]) if callable(train) else train
     check_parts(first, test)
     check_classes(first, test)
+    check_arms(arms, first, test)
     check_classifier(classifier, first, device=where, floats=any(arm.mix is not None for arm in arms.values()))
-    for name, arm in arms.items():
-        check_source(arm.source, first, name=name)
     settings = {
         "seeds": seeds,
         **asdict(budget),
         "classifier": describe(classifier),
         "arms": {name: describe_arm(arm) for name, arm in arms.items()},
+        "train": describe(train) if callable(train) else None,
         "train_sha256": first.fingerprint(),
         "train_counts": first.counts,
         "test_sha256": test.fingerprint(),
@@ -112,7 +113,7 @@ def compare_arms(
     }
     comparison = Comparison(rival, test.spec.class_names, test.targets, settings)
     if results is not None and resume and results.exists():
-        _check_recognizable({"classifier": settings["classifier"], **settings["arms"]})
+        _check_recognizable({name: settings[name] for name in ("classifier", "train")} | settings["arms"])
         comparison.runs.extend(read_runs(results, comparison))
         if comparison.runs:
             write_results(results, comparison)  # of what was kept, the rival may be another
@@ -124,6 +125,13 @@ def compare_arms(
         parts = {seeds[0]: first}
         for run in run_tasks(tasks, shared, parts, jobs=jobs, update=update, on_step=on_step):
             comparison.runs.append(run)
+            if run.get("diverged"):
+                warnings.warn(
+                    f"arm {run['arm']!r}, seed {run['seed']}: the classifier diverged, and is scored as one that knows "
+                    "nothing; lower the learning rate before you believe a difference to it",
+                    DataWarning,
+                    stacklevel=2,
+                )
             if results is not None:
                 write_results(results, comparison)
     return comparison
@@ -159,17 +167,17 @@ def describe(value: Any) -> str:
     if isinstance(value, nn.Module) and hasattr(value, "sample"):
         return f"model of family {name_source(value)} {hash_source(value)}"
     if isinstance(value, type):
-        return value.__qualname__
+        return f"{value.__module__}.{value.__qualname__}"
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _check_recognizable(described: Mapping[str, Any]) -> None:
     """Raise a `GenaugError` where something is told in words that another function would be told in too."""
-    unclear = [name for name, words in described.items() if re.search(r"<(lambda|locals)>", str(words))]
+    unclear = [name for name, words in described.items() if re.search(r"<(lambda|locals)>| object>", str(words))]
     if unclear:
         raise GenaugError(
-            f"runs cannot be resumed where {shorten(unclear)} hold a lambda, or a function within another, which "
-            "cannot be recognized again; define it in a module"
+            f"runs cannot be resumed where {shorten(unclear)} hold a lambda, a function within another, or an object "
+            "without a repr that tells its values, which cannot be recognized again; define it in a module"
         )
 
 
@@ -189,13 +197,3 @@ def list_seeds(seeds: int | Sequence[int]) -> list[int]:
     if not listed or len(set(listed)) != len(listed):
         raise GenaugError(f"seeds must be at least one integer, none twice, got {shorten(seeds)}")
     return listed
-
-
-def check_source(source: Any, train: LabeledImages, *, name: str) -> None:
-    """Raise a `DataError` unless a bank, or a model, has the classes and the size of `train`; a maker has none yet."""
-    if source is None or (callable(source) and not hasattr(source, "sample")):
-        return
-    try:
-        MixedDataset(train, source, target=0)  # checks all but whether there are enough samples
-    except DataError as problem:
-        raise DataError(f"arm {name!r}: {problem}") from None

@@ -16,6 +16,8 @@ def score_classifier(
 ) -> dict[str, Any]:
     """Return what `score_predictions` gives, and as "correct" which images were recognized, see `unpack`.
 
+    A classifier whose logits are not all finite diverged: they count as 0, and "diverged" says so.
+
     Args:
         net: the classifier.
         images: public ones (N, C, H, W).
@@ -23,10 +25,12 @@ def score_classifier(
         counts: real training images of each class.
         device: where the classifier is.
     """
-    logits = predict(net, images, device=device).nan_to_num()  # one that diverged knows nothing, and is scored so
+    given = predict(net, images, device=device)
+    logits = given.nan_to_num()
     found = logits.argmax(1)
     scores = score_predictions(labels, found, num_classes=len(counts), counts=counts, probabilities=logits.softmax(1))
-    return {**scores, "correct": pack(found == labels)}
+    diverged = {} if given.isfinite().all() else {"diverged": True}
+    return {**scores, **diverged, "correct": pack(found == labels)}
 
 
 def pack(flags: Tensor) -> str:

@@ -12,7 +12,7 @@ from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate.arms import Arm
 from genaug.evaluate.comparison import Comparison
-from genaug.evaluate.parts import find_shared
+from genaug.evaluate.parts import find_missing, find_shared
 from genaug.evaluate.runs import compare_arms
 
 
@@ -108,11 +108,7 @@ def split_for_search(train: LabeledImages, fraction: float, *, seed: int) -> tup
     validation = train.subset(held_out)
     single = torch.ones(len(kept), dtype=torch.bool)
     single[find_shared(train.subset(kept), validation)] = False
-    scarce = [
-        name
-        for name, count, left in zip(train.classes, train.counts, validation.counts, strict=True)
-        if count and not left
-    ]
+    scarce = find_missing(train, validation)
     if scarce:
         raise DataError(
             f"a validation part of {fraction:g} needs more images of {shorten(scarce)}; add images, hold out a larger "

@@ -11,8 +11,9 @@ from genaug.data.splits import count_indices
 from genaug.devices import choose_device
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate import Arm, Comparison, compare_arms
+from genaug.evaluate.checks import check_arms
 from genaug.evaluate.fitting import check_classifier
-from genaug.evaluate.parts import check_classes, check_parts, find_shared
+from genaug.evaluate.parts import check_classes, check_parts, find_missing, find_shared
 from genaug.evaluate.pieces import RIVAL, Piece, build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
 from genaug.evaluate.search import Choice, choose_settings, split_for_search
@@ -112,13 +113,18 @@ def run_utility(
         rivals = {benchmark.rival: settings[benchmark.rival]}
     if not rivals:
         raise GenaugError(f"arms must have at least one rival, without samples of ours, got {shorten(names)}")
-    for name in built:
-        _check_built(name, rivals, compose, pieces)
+    possible = {**settings, **{name: _compose_built(name, rivals, compose, pieces) for name in built}}
+    flat = {f"{name} #{number + 1}": arm for name, tried in possible.items() for number, arm in enumerate(tried)}
+    check_arms(flat, train, held_out)
     classifier = find_classifier(benchmark.classifier)
     mixes = any(arm.mix is not None for tried in settings.values() for arm in tried)
     check_classifier(classifier, train, device=where, floats=mixes)
     if benchmark.rival is None:
-        split_for_search(train, benchmark.validation_fraction, seed=benchmark.seed)
+        parts = split_for_search(train, benchmark.validation_fraction, seed=benchmark.seed)
+        try:
+            check_arms(flat, *parts)
+        except DataError as problem:
+            raise DataError(f"in the search for settings, which a named rival leaves out: {problem}") from None
     options: dict[str, Any] = {
         "budget": benchmark.budget,
         "classifier": classifier,
@@ -150,6 +156,8 @@ def run_utility(
         rest = {name: compose(name) for name in names if name not in rivals}
         if rest:
             ours = search(rest, output=target / "ours.json")
+            if bank is not None:
+                say("The bank may be made of validation images too: its scores here tell less than those of others.")
             print_choice(ours, "arms with samples", train=train, fraction=benchmark.validation_fraction)
             found |= ours.arms
             favorite = next((name for name in ours.ranking if is_synthetic(name, pieces)), None)
@@ -197,6 +205,12 @@ def load_train_and_test(
         raise GenaugError("test_fraction holds out images of the training part, so leave test and test_split out")
     else:
         kept, others = train.split(test_fraction, seed=benchmark.seed)
+        scarce = find_missing(train, train.subset(others))
+        if scarce:
+            raise DataError(
+                f"a test part of {test_fraction:g} needs more images of {shorten(scarce)}; add images, leave the class "
+                "out, or hold out a larger share (of two images or more)"
+            )
         train, held_out, name = train.subset(kept), train.subset(others), f"{test_fraction:g} of each class"
     if benchmark.class_counts is not None:
         train = train.subset(count_indices(train.labels, benchmark.class_counts, seed=benchmark.seed))
@@ -217,21 +231,23 @@ def _seeds(benchmark: Benchmark, count: int) -> range:
     return range(benchmark.seed, benchmark.seed + count)
 
 
-def _check_built(
+def _compose_built(
     name: str,
     rivals: Mapping[str, Sequence[Arm]],
     compose: Callable[..., Sequence[Arm]],
     pieces: Mapping[str, Piece],
-) -> None:
-    """Raise a `GenaugError` if the arm cannot be built on one that the search may find."""
+) -> list[Arm]:
+    """Return the arm as it is built on each one that the search may find; a `GenaugError` if one of them cannot be."""
     bases = [(rival, arm) for rival, tried in rivals.items() for arm in tried if arm.source is None]
     if not bases:
         raise GenaugError(f"arm {name!r} needs a rival that mixes nothing in, got {shorten(list(rivals))}")
+    found: list[Arm] = []
     for rival, base in bases:
         try:
-            compose(name, pieces={**pieces, RIVAL: build_on(base)})
+            found += compose(name, pieces={**pieces, RIVAL: build_on(base)})
         except GenaugError as problem:
             raise GenaugError(f"arm {name!r} cannot be built on {rival!r}: {problem}") from None
+    return found
 
 
 def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:

@@ -89,12 +89,12 @@ def test_arms_have_equal_budgets_and_starts(train_part, test_part, vae):
     recorder, steps = Recorder(), []
     arms = {"plain": Arm(), "balanced": Arm(balanced=True), "mixed": Arm(balanced=True, source=vae)}
     compare(arms, train_part, test_part, seeds=[3, 8], steps=4, classifier=recorder, on_step=lambda: steps.append(1))
-    assert recorder.batches == [[], *[[16] * 4] * 6]  # the first one is looked at before training
+    assert recorder.batches == [[], [], *[[16] * 4] * 6]  # the first two are looked at before training
     assert len(steps) == 4 * 6
-    for first in (1, 4):  # the three arms of a seed
+    for first in (2, 5):  # the three arms of a seed
         assert torch.equal(recorder.starts[first], recorder.starts[first + 1])
         assert torch.equal(recorder.starts[first], recorder.starts[first + 2])
-    assert not torch.equal(recorder.starts[1], recorder.starts[4])
+    assert not torch.equal(recorder.starts[2], recorder.starts[5])
 
 
 class WithDropout(nn.Module):
@@ -273,6 +273,21 @@ def test_an_interval_needs_two_seeds():
         comparison({"rival": [[0.5]] * 2}, rival="rival").difference("rival", metric="macro_f1")
 
 
+def test_arms_are_compared_over_the_same_seeds():
+    labels = torch.tensor([0, 0, 1, 1])
+    flags = torch.tensor([True, False, True, True]), torch.tensor([True, True, True, True])
+    runs = [{"arm": arm, "seed": seed, "correct": pack(flags[arm == "b"])} for arm in "abc" for seed in (0, 1)]
+    found = Comparison("a", ("x", "y"), labels.tolist(), {}, runs)
+    assert found.difference("b") == found.difference("b", to="c") == found.difference("b", to="a")
+    assert found.difference("b").mean == pytest.approx(0.25)
+    assert found.difference("c", to="b").mean == pytest.approx(-0.25)
+    for seeds in ([2, 3], [0]):
+        left = [run for run in runs if run["arm"] == "a"]
+        left += [{"arm": "b", "seed": seed, "correct": pack(flags[1])} for seed in seeds]
+        with pytest.raises(GenaugError, match=r"runs of the same seeds, got 'b' .* and 'a' \[0, 1\]"):
+            Comparison("a", ("x", "y"), labels.tolist(), {}, left).difference("b")
+
+
 def test_recall_is_the_mean_over_seeds():
     result = comparison({"rival": [[0.5] * 3, [0.6] * 3]}, rival="rival")
     for run, recall in zip(result.runs, ([0.2, None, 1.0], [0.4, None, 0.5]), strict=True):
@@ -292,6 +307,7 @@ def test_the_summary_agrees_with_the_runs(train_part, test_part):
         **{"optimizer": "adamw", "weight_decay": 1e-2, "schedule": "cosine"},
         "classifier": "<function small>",
         "arms": {"plain": {}, "balanced": {"balanced": "True"}},
+        "train": None,
         "train_sha256": train_part.fingerprint(),
         "train_counts": train_part.counts,
         "test_sha256": test_part.fingerprint(),
@@ -321,7 +337,7 @@ def test_results_are_written_after_every_run(train_part, test_part, tmp_path):
         return small(spec)
 
     result = compare({"one": Arm(), "other": Arm()}, train_part, test_part, classifier=look, output=output)
-    assert seen == [0, 0, 1, 2, 3]
+    assert seen == [0, 0, 0, 1, 2, 3]
     assert json.loads(output.read_text()) == result.to_dict()
     assert sorted(path.name for path in output.parent.iterdir()) == ["results.csv", "results.json"]
     with output.with_suffix(".csv").open() as file:
@@ -335,7 +351,7 @@ def test_runs_so_far_survive_a_crash(train_part, test_part, tmp_path):
 
     def fail_at_the_second(spec: DataSpec) -> nn.Module:
         made.append(spec)
-        if len(made) == 3:  # the first one is looked at before training
+        if len(made) == 4:  # the first two are looked at before training
             raise RuntimeError("out of memory")
         return small(spec)
 

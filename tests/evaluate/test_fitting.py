@@ -133,6 +133,15 @@ def test_classifiers_that_do_not_fit(make: Any, message: str, train: LabeledImag
         check_classifier(make, train, device=CPU)
 
 
+def test_a_classifier_must_be_new_whenever_it_is_made(train: LabeledImages) -> None:
+    with own_randomness(0, CPU):
+        net = SmallCNN(train.spec)
+    with pytest.raises(GenaugError, match="classifier must make a network from a DataSpec, got a network"):
+        check_classifier(net, train, device=CPU)
+    with pytest.raises(GenaugError, match="classifier must make a new network whenever it is called"):
+        check_classifier(lambda spec: net, train, device=CPU)
+
+
 def test_floats_of_mixup_must_mean_what_integers_do(train: LabeledImages) -> None:
     def make(spec: Any) -> nn.Module:
         return nn.Sequential(Scale(), nn.Flatten(), nn.Linear(64, 10))

@@ -19,13 +19,16 @@ from torchvision.transforms import v2
 
 from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices
+from genaug.errors import DataWarning
 from genaug.evaluate import Arm, Budget, Comparison, compare_arms
+from genaug.evaluate.checks import check_arms
 from genaug.evaluate.losses import Focal
-from genaug.evaluate.makers import Noise
+from genaug.evaluate.makers import Noise, Replay, Reserve
 from genaug.evaluate.parts import find_shared
 from genaug.evaluate.runs import describe_arm
 from genaug.models import VAE, SmallCNN, VAEConfig
 
+CPU = torch.device("cpu")
 ARMS = {"plain": Arm(), "balanced": Arm(balanced=True), "focal": Arm(loss=Focal(gamma=1.0))}
 
 
@@ -296,6 +299,29 @@ def test_what_cannot_be_recognized_is_not_resumed(train_part, test_part, tmp_pat
         compare(train_part, test_part, output=output, resume=True, classifier=lambda spec: SmallCNN(spec, width=8))
 
 
+class Brighten:
+    """A transform whose repr does not tell its values."""
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return (image.int() + self.amount).clamp(max=255).to(torch.uint8)
+
+
+def test_objects_and_draws_that_differ_are_not_resumed(train_part, test_part, tmp_path):
+    arms = [{"plain": Arm(), "bright": Arm(transform=Brighten(amount))} for amount in (0, 100)]
+    compare(train_part, test_part, output=tmp_path / "objects.json", arms=arms[0])
+    with pytest.raises(GenaugError, match=r"where \['bright'\] hold .* an object without a repr"):
+        compare(train_part, test_part, output=tmp_path / "objects.json", arms=arms[1], resume=True)
+    compare(draw, test_part, output=tmp_path / "drawn.json")
+    assert draw(0).fingerprint() == train_part.fingerprint()
+    with pytest.raises(GenaugError, match=r"of another comparison \(different: train\)"):
+        compare(train_part, test_part, output=tmp_path / "drawn.json", resume=True)
+    again = compare(draw, test_part, output=tmp_path / "drawn.json", resume=True)
+    assert len(again.runs) == 6
+
+
 def test_arms_and_metrics_that_are_not_there(train_part, test_part):
     found = compare(train_part, test_part, seeds=np.int64(2))
     assert found.settings["seeds"] == [0, 1]
@@ -327,6 +353,32 @@ def test_a_class_with_one_image_is_trained_on(train_part, test_part):
     assert len(result.runs) == 3
 
 
+def test_a_class_that_one_part_lacks_is_told(train_part, test_part):
+    for part, other, held in ((train_part, test_part, "train"), (test_part, train_part, "test")):
+        without = part.subset(torch.nonzero(part.labels != 9).flatten())
+        parts = (without, other) if held == "train" else (other, without)
+        with pytest.warns(DataWarning, match=rf"{held} holds no images of \['9'\]"):
+            compare(*parts, seeds=1)
+
+
+class Pixels(torch.nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().flatten(1)
+
+
+def perceptron(spec: DataSpec) -> torch.nn.Module:
+    layers = [layer for width in (64, 64, 64) for layer in (torch.nn.Linear(width, 64), torch.nn.ReLU())]
+    return torch.nn.Sequential(Pixels(), *layers, torch.nn.Linear(64, spec.num_classes))
+
+
+def test_a_classifier_that_diverges_is_told(train_part, test_part):
+    arms = {"plain": Arm(), "fast": Arm(learning_rate=10.0)}
+    budget = Budget(steps=30, batch_size=8, optimizer="sgd", learning_rate=1e-6)
+    with pytest.warns(DataWarning, match="arm 'fast', seed 0: the classifier diverged"):
+        result = compare(train_part, test_part, arms=arms, seeds=1, budget=budget, classifier=perceptron)
+    assert [run.get("diverged", False) for run in result.runs] == [False, True]
+
+
 def test_shared_images_are_named(train_part, test_part):
     both = LabeledImages(
         torch.cat([test_part.images[:2], train_part.images]),
@@ -351,11 +403,47 @@ def test_a_bank_of_other_classes_is_refused_before_anything_is_trained(train_par
     assert not steps
 
 
+@pytest.mark.parametrize("make", [lambda test: Replay()(test, [2] * 10, seed=0, device=CPU), Reserve])
+def test_images_of_the_test_part_are_refused(make: Any, train_part, test_part):
+    steps: list[int] = []
+    arms = {"plain": Arm(), "mixed": Arm(source=make(test_part))}
+    with pytest.raises(DataError, match=r"arm 'mixed': source must hold no images that arms are tested on, got \d+"):
+        compare(train_part, test_part, arms=arms, on_step=lambda: steps.append(1))
+    assert not steps
+    check_arms({"mixed": Arm(source=Replay()(train_part, [2] * 10, seed=0, device=CPU))}, train_part, test_part)
+
+
+def test_an_arm_that_mixes_in_nothing_is_refused(train_part, test_part):
+    even = train_part.subset(torch.cat([torch.nonzero(train_part.labels == c).flatten()[:9] for c in range(10)]))
+    for source in (Noise(), Replay()(even, [2] * 10, seed=0, device=CPU)):
+        with pytest.raises(DataError, match=r"arm 'mixed' mixes in nothing, .*target='median'.* set every"):
+            compare(even, test_part, arms={"plain": Arm(), "mixed": Arm(source=source)})
+        check_arms({"mixed": Arm(source=source, every=1.0)}, even, test_part)
+
+
+def total(logits: Tensor, targets: Tensor, *, counts: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    return logits.sum(), torch.ones(len(logits))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (torch.nn.CrossEntropyLoss(), r"loss must take \(logits, targets, .* but fails \(TypeError"),
+        (total, r"loss must return losses \(N,\) and weights \(N,\)"),
+    ],
+)
+def test_losses_of_another_form_are_refused(loss: Any, message: str, train_part, test_part):
+    steps: list[int] = []
+    with pytest.raises(GenaugError, match=rf"arm 'own': {message}"):
+        compare(train_part, test_part, arms={"plain": Arm(), "own": Arm(loss=loss)}, on_step=lambda: steps.append(1))
+    assert not steps
+
+
 # --- arms in words
 
 
 def test_sources_are_told_apart_by_what_they_hold(train_part):
-    banks = [Noise()(train_part, [2] * 10, seed=seed, device=torch.device("cpu")) for seed in (0, 0, 1)]
+    banks = [Noise()(train_part, [2] * 10, seed=seed, device=CPU) for seed in (0, 0, 1)]
     with torch.random.fork_rng(devices=[]):
         models = [VAE(train_part.spec, VAEConfig(width=4, hidden=8, latent_dim=3)) for _ in range(2)]
     words = [describe_arm(Arm(source=source))["source"] for source in (*banks, *models, models[0])]

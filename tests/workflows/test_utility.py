@@ -16,7 +16,7 @@ from genaug import DataError, DataSpec, GenaugError, RecipeError, SampleBank, ba
 from genaug.cli import app
 from genaug.data import LabeledImages, load_data
 from genaug.evaluate import Arm, Budget, Comparison, Difference, compare_arms
-from genaug.evaluate.makers import Smote
+from genaug.evaluate.makers import Noise, Replay, Smote
 from genaug.evaluate.pieces import build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
 from genaug.evaluate.search import Choice
@@ -28,6 +28,7 @@ from genaug.workflows.model_pieces import model_pieces
 from genaug.workflows.utility import load_train_and_test, run_utility
 from genaug.workflows.utility_report import print_utility, sentences
 
+CPU = torch.device("cpu")
 VAE = {
     "family": "vae",
     "model": {"width": 4, "hidden": 8, "latent_dim": 3},
@@ -246,15 +247,45 @@ def test_parts_that_do_not_fit_are_refused_before_the_search(digits, tmp_path) -
 
 def test_a_bank_is_mixed_in(digits, tmp_path, capsys) -> None:
     train, test = digits
-    from genaug.evaluate.makers import Replay
-
-    bank = Replay()(train, [30] * 10, seed=0, device=torch.device("cpu"))
+    bank = Noise()(train, [30] * 10, seed=0, device=CPU)
     bank.export(tmp_path / "bank", format="bank")
     result = run('arms=["plain"]', data=train, test=test, output=tmp_path / "out", bank=tmp_path / "bank")
     assert result.arms == ["plain", "rival+genaug", "rival+genaug+replace", "rival+replay"]
     assert result.rival == "plain"
     for source in (result.settings["arms"][name]["source"] for name in result.arms[1:3]):
         assert source == f"bank {SampleBank.open(tmp_path / 'bank').provenance.images_sha256}"
+    assert "The bank may be made of validation images too" in capsys.readouterr().out
+
+
+def test_a_bank_that_does_not_fit_is_refused_before_anything_is_replaced(digits, tmp_path) -> None:
+    train, test = digits
+    output, paths = tmp_path / "out", [tmp_path / name for name in ("copies", "known", "other")]
+    Replay()(train, [30] * 10, seed=0, device=CPU).export(paths[0], format="bank")
+    Replay()(test, [30] * 10, seed=0, device=CPU).export(paths[1], format="bank")
+    letters = LabeledImages(train.images, train.labels, DataSpec(1, 8, 8, tuple("abcdefghij")))
+    Noise()(letters, [30] * 10, seed=0, device=CPU).export(paths[2], format="bank")
+    output.mkdir()
+    (output / "results.json").write_text("the results of weeks")
+    for path, message in zip(
+        paths,
+        (
+            r"in the search .* named rival leaves out: arm 'rival\+genaug #1': source must hold no images",
+            r"arm 'rival\+genaug #1': source must hold no images that arms are tested on",
+            r"arm 'rival\+genaug #1': source must have the classes of real",
+        ),
+        strict=True,
+    ):
+        with pytest.raises(DataError, match=message):
+            run('arms=["plain"]', data=train, test=test, output=output, bank=path, overwrite=True)
+    assert (output / "results.json").read_text() == "the results of weeks"
+    run('arms=["plain"]', "rival=plain", data=train, test=test, output=output, bank=paths[0], overwrite=True)
+
+
+def test_a_class_that_cannot_be_split_is_named(digits, tmp_path) -> None:
+    train = digits[0]
+    one = train.subset(torch.cat([torch.nonzero(train.labels < 9).flatten(), torch.nonzero(train.labels == 9)[0]]))
+    with pytest.raises(DataError, match=r"a test part of 0.2 needs more images of \['9'\]"):
+        run('arms=["plain"]', "rival=plain", data=one, test_fraction=0.2, output=tmp_path / "out")
 
 
 def test_parts(digits, capsys) -> None:
