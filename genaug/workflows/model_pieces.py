@@ -28,7 +28,8 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
     """Return the pieces that bring in images, by name, and those that say how they are used.
 
     Pieces that need a generator are among them only where the benchmark has one: "genaug", its samples;
-    "genaug-residual", real images that it varies, with what it cannot draw kept; "latent-smote".
+    "genaug-residual", real images that it varies, with what it cannot draw kept; "latent-smote". What a GAN cannot do,
+    since it has no encoder, the VAE does that it starts from.
 
     Args:
         benchmark: names the recipe of the generator.
@@ -53,10 +54,13 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
         trained = Trained(benchmark.generator, overrides=benchmark.overrides, cache=cache, start=start)
         filtered = replace(trained, filters=benchmark.filters)
         pieces["genaug"] = _source(lambda: filtered, *own, synthetic=True)
-        if _can(trained, "vary"):
-            pieces["genaug-residual"] = Piece(partial(_vary, trained), STRENGTHS, synthetic=True)
-        if _can(trained, "encode", "decode"):
-            pieces["latent-smote"] = _source(lambda: LatentSmote(trained), FILL, DEFAULT, {**DEFAULT, "replace": 0.2})
+        models = [trained] if start is None else [trained, start]
+        varied = next((model for model in models if _can(model, "vary")), None)
+        if varied is not None:
+            pieces["genaug-residual"] = Piece(partial(_vary, varied), STRENGTHS, synthetic=True)
+        coder = next((model for model in models if _can(model, "encode", "decode")), None)
+        if coder is not None:
+            pieces["latent-smote"] = _source(lambda: LatentSmote(coder), FILL, DEFAULT, {**DEFAULT, "replace": 0.2})
     if bank is not None:
         opened = SampleBank.open(bank)
         pieces["genaug"] = _source(lambda: opened, *own, synthetic=True)

@@ -393,9 +393,14 @@ def test_a_gan_starts_from_a_vae_with_overrides_of_its_own(recipe, digits, tmp_p
     train, test = digits
     gan = tmp_path / "gan.yaml"
     gan.write_text(json.dumps({"family": "gan", "model": {"discriminator_width": 4}, "training": {"batch_size": 16}}))
-    names = [f"generator={gan}", f"start={recipe}", 'arms=["plain", "genaug"]', "rival=plain"]
+    arms = ["plain", "genaug", "genaug-residual", "latent-smote"]
+    names = [f"generator={gan}", f"start={recipe}", f"arms={json.dumps(arms)}", "rival=plain"]
     fields = ['overrides=["training.steps=3"]', 'start_overrides=["training.steps=4", "model.latent_dim=2"]']
-    run(*names, *fields, data=train, test=test, output=tmp_path / "out")
+    sources = run(*names, *fields, data=train, test=test, output=tmp_path / "out").settings["arms"]
+    assert "family='gan'" in sources["genaug"]["source"]
+    for arm in arms[2:]:  # by the VAE, since a GAN has no encoder
+        assert "family='vae'" in sources[arm]["source"]
+        assert "family='gan'" not in sources[arm]["source"]
     runs = [yaml.safe_load(path.read_text()) for path in (tmp_path / "out/generators").glob("*/recipe.yaml")]
     made = sorted((run["family"], run["training"]["steps"], run["seed"]) for run in runs)
     assert made == [("gan", 3, 0), ("gan", 3, 1), ("vae", 4, 0), ("vae", 4, 1)]
