@@ -9,7 +9,14 @@ from typing import Any
 from genaug.data.decoding import decode_image, measure_image
 from genaug.data.folders import SUFFIXES
 from genaug.data.labels import Columns, encode_labels, without_classes
-from genaug.data.parts import list_names, refuse_parts
+from genaug.data.parts import (
+    choose_parts,
+    find_split,
+    group_rows,
+    list_names,
+    refuse_parts,
+    warn_of_empty_classes,
+)
 from genaug.data.reading import Listing
 from genaug.errors import DataError, shorten
 
@@ -25,20 +32,21 @@ def list_csv(path: Path, *, split: str | None = None, columns: Columns) -> Listi
 
     The image column is by default the first whose first cell ends as an image file does; the label column is one
     called "label", "class", "target", ..., or the other one of two; without one all images are of the class "image"
-    where `columns` do not need classes. Cells are separated by commas (or by semicolons,
+    where `columns` do not need classes. A column called "split" tells the part of each row, where all its cells are
+    names of parts (train, val, test). Cells are separated by commas (or by semicolons,
     where the header has no comma), or by tabs in a `.tsv` file. Labels that look like numbers are numbers.
 
     Raises:
         DataError: a file that is no such text, no header, no rows, a column that is missing or not told, a row that is
             too short or too long, or labels as `encode_labels` refuses them, with their line.
     """
-    refuse_parts(split, str(path))
     header, rows = _read_rows(path)
-    if split == "train" and any(name.lower() == "split" for name in header):
-        raise DataError(
-            f"{path}: has a column 'split', which is not read, so split 'train' cannot be chosen; leave --split out to "
-            "take all rows, or write those of each part to a file of their own"
-        )
+    place = find_split(header)
+    told = [] if place is None else ["".join(cells[place : place + 1]).strip() for _, cells in rows]
+    parts = group_rows(told) or {"": list(range(len(rows)))}
+    if "" in parts:
+        refuse_parts(split, str(path))
+    chosen = [""] if "" in parts else choose_parts(list(parts), split, str(path))
     image = _pick_image(path, header, rows[0][1], columns.image)
     label = _pick_label(path, header, image, columns)
     for line, cells in rows:
@@ -53,10 +61,15 @@ def list_csv(path: Path, *, split: str | None = None, columns: Columns) -> Listi
                 f"{list_names(cells)}; quote a cell that holds the separator, or name the column in the header"
             )
 
+    numbers = {part: [rows[row][0] for row in own] for part, own in parts.items()}
+    given = {part: [rows[row][1] for row in own] for part, own in parts.items()}
+    rows = [rows[row] for part in chosen for row in parts[part]]
     labels, names = without_classes(len(rows))
     if label is not None:
-        given = {"all": [_parse(cells[label]) for _, cells in rows]}
-        labels, names = encode_labels(given, ["all"], lambda _, row: f"line {rows[row][0]} of {path}")
+        values = {part: [_parse(cells[label]) for cells in own] for part, own in given.items()}
+        labels, names = encode_labels(values, chosen, lambda part, row: f"line {numbers[part][row]} of {path}")
+        if len(parts) > 1:
+            warn_of_empty_classes(labels, names, str(path))
 
     def file(index: int) -> Path:
         return path.parent / rows[index][1][image].strip()
@@ -111,7 +124,7 @@ def _pick_label(path: Path, header: Sequence[str], image: int, columns: Columns)
         return None
     if columns.label is not None:
         return _find(path, header, columns.label, "label_column")
-    others = [number for number in range(len(header)) if number != image]
+    others = [number for number in range(len(header)) if number not in (image, find_split(header))]
     for name in LABEL_NAMES:
         for number in others:
             if header[number].lower() == name:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from genaug.errors import DataError, shorten
 
+PHOTOMETRIC = 262  # tag of TIFF; 0 means that the highest level is black
 TURNED = (5, 6, 7, 8)  # EXIF orientations whose sides are swapped
 LATE = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks of PNG that may tell the orientation
 
@@ -42,8 +44,12 @@ def decode_image(file: File, name: str) -> Image.Image:
     """
     with _open(file, name) as image:
         deep = image.mode == "I" and image.format in ("PNG", "PPM")  # how PIL opens 16 bits where not as "I;16"
+        tags = getattr(image, "tag_v2", {})  # of a TIFF file
+        negative = image.mode.startswith("I;16") and tags.get(PHOTOMETRIC) == 0
         image.load()
-        return ImageOps.exif_transpose(image.convert("I;16") if deep else image)
+        upright = ImageOps.exif_transpose(image.convert("I;16") if deep else image)
+        # of such files PIL turns the levels of 8 bits about, and not of 16
+        return Image.fromarray(65535 - np.asarray(upright).astype(np.uint16)) if negative else upright
 
 
 def measure_image(file: File, name: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from genaug.data.built_in import BUILT_IN
 from genaug.data.csv_files import list_csv
-from genaug.data.folders import list_folder
+from genaug.data.folders import holds_class_folders, list_folder
 from genaug.data.labeled import LabeledImages
 from genaug.data.labels import Columns
 from genaug.data.parts import list_names, refuse_parts
@@ -71,6 +71,11 @@ def _list_path(data: "str | os.PathLike[str]", split: str | None, columns: Colum
     if is_folder and is_saved_table(path):
         return list_saved(path, split=split, columns=columns)
     files = find_parquet(path, is_folder=is_folder, exists=exists)
+    if files and is_folder and holds_class_folders(path):
+        raise DataError(
+            f"{path}: must hold parquet files or folders of images, got both; to mean the tables pass "
+            f"{path}/*.parquet, and to mean the images move the parquet files away"
+        )
     if files:
         return list_parquet(files, str(path), split=split, columns=columns)
     if exists and path.suffix.lower() in (".csv", ".tsv") and not is_folder:

@@ -8,7 +8,15 @@ import torch
 
 from genaug.data.decoding import decode_image, measure_image
 from genaug.data.labels import ONE_CLASS, PATCHES, Classes
-from genaug.data.parts import PART_NAMES, choose_parts, is_part, list_names, refuse_parts, warn_of_empty_classes
+from genaug.data.parts import (
+    PART_NAMES,
+    choose_parts,
+    find_part,
+    is_part,
+    list_names,
+    refuse_parts,
+    warn_of_empty_classes,
+)
 from genaug.data.reading import Listing
 from genaug.errors import DataError
 
@@ -45,6 +53,11 @@ def list_folder(folder: Path, *, split: str | None = None, classes: Classes = "n
                 f"{folder}: must hold one folder of images for each class, got the parts {list_names(names)} alone, "
                 f"with images in them; where these are classes, rename one; {PATCHES}"
             )
+        if all(map(find_part, names)) and any(_subfolders(folder / name) for name in names):
+            raise DataError(
+                f"{folder}: must hold one folder of images for each class, or parts called train, val and test, got "
+                f"{list_names(names)} with folders in them; call parts so, or pass one of them as data"
+            )
         samples = _list_samples(folder, names)
     except OSError as problem:
         raise DataError(f"{problem.filename or folder}: cannot be read ({problem.strerror})") from None
@@ -56,6 +69,16 @@ def list_folder(folder: Path, *, split: str | None = None, classes: Classes = "n
             "got none; add images or remove the folder"
         )
     return _make_listing(folder, samples, names)
+
+
+def holds_class_folders(folder: Path) -> bool:
+    """Tell whether folders in this one, or in its parts, hold image files."""
+    try:
+        inner = [folder / name for name in _subfolders(folder)]
+        inner += [part / name for part in inner if part.name.lower() in PART_NAMES for name in _subfolders(part)]
+        return any(map(_holds_images, inner))
+    except OSError:  # which tells of itself when the folder is read
+        return False
 
 
 def _make_listing(folder: Path, samples: Sequence[tuple[str, int]], names: Sequence[str]) -> Listing:
@@ -99,6 +122,11 @@ def _list_parts(folder: Path, parts: Sequence[str], split: str | None, classes: 
     if _lacks_classes(roots, classes):
         return _list_all(folder, roots)
     names = sorted({name for part in parts for name in _subfolders(folder / part)})
+    if all(name.lower() in PART_NAMES for name in names):
+        raise DataError(
+            f"{folder}: its parts must hold one folder of images for each class, got the parts {list_names(names)} "
+            "in them; move these up, in the place of the parts that hold them"
+        )
     samples: list[tuple[str, int]] = []
     for part in chosen:
         _list_classes(folder / part)  # raises where there are none

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genaug.data.allocation import MEMORY_LIMIT, allocate_pixels, check_memory_limit, warn_of_disk
+from genaug.data.allocation import allocate_pixels, check_memory_limit, warn_of_disk
 from genaug.data.splits import stratified_split
 from genaug.errors import DataError
 from genaug.spec import DataSpec
@@ -79,12 +80,13 @@ class LabeledImages:
         """The class names, as torchvision's data sets name them."""
         return list(self.spec.class_names)
 
-    def subset(self, indices: Tensor | Sequence[int], *, memory_limit: float = MEMORY_LIMIT) -> "LabeledImages":
+    def subset(self, indices: Tensor | Sequence[int], *, memory_limit: float | None = None) -> "LabeledImages":
         """Return a copy of the images at `indices`, in that order, with the same classes.
 
         Args:
             indices: integers (M,) from 0 to N - 1; they may repeat.
-            memory_limit: GiB of pixels beyond which the copy is on the disk (see `load_data`).
+            memory_limit: GiB of pixels beyond which the copy is on the disk (see `load_data`); by default it is where
+                these images are.
 
         Raises:
             DataError: indices that are no integers (such as a mask of booleans), or out of range; a `memory_limit` that
@@ -95,7 +97,8 @@ class LabeledImages:
         >>> data.subset([2, 0]).targets
         [1, 0]
         """
-        limit = check_memory_limit(memory_limit)
+        here = 0.0 if self.images.is_shared() else math.inf
+        limit = here if memory_limit is None else check_memory_limit(memory_limit)
         index = torch.as_tensor(indices)
         if index.numel() == 0:
             index = torch.zeros(0, dtype=torch.int64)
@@ -111,7 +114,8 @@ class LabeledImages:
         if self.images.is_cpu:
             images = allocate_pixels((len(index), *self.images.shape[1:]), memory_limit=limit)
             torch.index_select(self.images, 0, index, out=images)
-            warn_of_disk(images, limit)
+            if memory_limit is not None:
+                warn_of_disk(images, limit)
         else:
             images = self.images[index]
         origins = None if self.origins is None else self.origins[index]

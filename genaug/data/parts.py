@@ -97,6 +97,29 @@ def group_files(files: Sequence[Path], base: Path) -> dict[str, list[str]]:
     return groups
 
 
+def find_split(columns: Sequence[str]) -> int | None:
+    """Return the place of the column that may tell the part of each row, None without one.
+
+    >>> find_split(["path", "Split"])
+    1
+    """
+    return next((place for place, name in enumerate(columns) if name.lower() == "split"), None)
+
+
+def group_rows(parts: Sequence[object]) -> dict[str, list[int]]:
+    """Return rows by their part, in order; none where one of them tells something else.
+
+    >>> group_rows(["train", "test", "train"]), group_rows(["train", "fold 1"])
+    ({'train': [0, 2], 'test': [1]}, {})
+    """
+    groups: dict[str, list[int]] = {}
+    for row, part in enumerate(parts):
+        if not isinstance(part, str) or part.lower() not in PART_NAMES:
+            return {}
+        groups.setdefault(part, []).append(row)
+    return groups
+
+
 def warn_of_empty_classes(labels: Tensor, class_names: Sequence[str], where: str) -> None:
     """Warn of classes that other parts have and this one lacks."""
     counts = labels.bincount(minlength=len(class_names)).tolist()

@@ -1,6 +1,7 @@
 """Tables of images and labels, as Hugging Face `datasets` reads them: parquet files, saved tables, and the hub."""
 
 import glob
+import io
 import logging
 import os
 import socket
@@ -11,13 +12,26 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import numpy as np
+from PIL import Image
+
 from genaug.data.decoding import File, UnreadableImage, decode_image, measure_image
 from genaug.data.labels import Columns, encode_labels, share_class_names, without_classes
 from genaug.data.mapstyle import pick_column, pick_label
-from genaug.data.parts import choose_parts, find_part, group_files, list_names, refuse_parts, warn_of_empty_classes
+from genaug.data.parts import (
+    choose_parts,
+    find_part,
+    find_split,
+    group_files,
+    group_rows,
+    list_names,
+    refuse_parts,
+    warn_of_empty_classes,
+)
 from genaug.data.reading import Listing
 from genaug.errors import DataError, shorten
 
+ARRAYS = ("List", "LargeList", "Sequence", "Array2D", "Array3D")  # types of columns
 SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
 
 
@@ -43,6 +57,8 @@ def list_tables(
     Raises:
         DataError: a part or column that is missing; parts of different class names; labels as `encode_labels` refuses.
     """
+    if list(tables) == [""]:
+        tables, folders = _split_rows(tables[""], folders)
     if list(tables) == [""]:
         refuse_parts(split, where)
         chosen = [""]
@@ -90,6 +106,18 @@ def list_tables(
     )
 
 
+def _split_rows(
+    table: Any, folders: Mapping[str, Sequence[Path]] | None
+) -> tuple[dict[str, Any], Mapping[str, Sequence[Path]] | None]:
+    """Return a table, and the folders of its rows, by the parts that a column "split" tells; "" without parts."""
+    place = find_split(table.column_names)
+    groups = group_rows(table.with_format(None)[table.column_names[place]][:]) if place is not None else {}
+    if not groups:
+        return {"": table}, folders
+    tables = {part: table.select(rows) for part, rows in groups.items()}
+    return tables, folders and {part: [folders[""][row] for row in rows] for part, rows in groups.items()}
+
+
 @contextmanager
 def _naming(where: str) -> Iterator[None]:
     """Put the words for a table before the message of a `DataError`."""
@@ -100,11 +128,13 @@ def _naming(where: str) -> Iterator[None]:
 
 
 def _undecoded(table: Any, column: str, where: str) -> Any:
-    """Return the column of images alone, as {"bytes", "path"}; content and paths are taken as images are."""
+    """Return the column of images alone, as {"bytes", "path"} of files, their content or paths; or as arrays."""
     import datasets
 
     try:
         table = table.with_format(None).select_columns([column])
+        if type(table.features[column]).__name__ in ARRAYS:
+            return table
         return table.cast_column(column, datasets.Image(decode=False))
     except Exception as problem:  # pyarrow's errors, TypeError, ValueError
         raise DataError(
@@ -115,12 +145,32 @@ def _undecoded(table: Any, column: str, where: str) -> Any:
 
 def _find_file(cell: Any, name: str, base: Path | None) -> tuple[File, str]:
     """Return the content or the path of an image, and words for it."""
+    if isinstance(cell, list | np.ndarray):
+        return _encode(cell, name), name
     content, path = (cell.get("bytes"), cell.get("path")) if cell else (None, None)
     if content is not None:
         return content, name
     if path is None:
         raise UnreadableImage(name, "the image is missing (null)")
     return path if base is None else base / path, f"{name} ({path})"
+
+
+def _encode(cell: Any, name: str) -> bytes:
+    """Return an array of levels as the content of a PNG file."""
+    try:
+        levels = np.asarray(cell)
+    except ValueError:  # rows of several lengths
+        levels = np.asarray(None)
+    fits = levels.ndim == 2 or (levels.ndim == 3 and levels.shape[2] in (1, 3))
+    whole = levels.dtype.kind in "iu" and levels.size and levels.min() >= 0 and levels.max() <= 255
+    if not (fits and whole):
+        raise DataError(
+            f"{name}: an array must hold integers from 0 to 255 of shape (H, W) or (H, W, 3), got {levels.dtype} "
+            f"{levels.shape}; store images as files, such as of PNG (datasets.Image())"
+        )
+    content = io.BytesIO()
+    Image.fromarray((levels[..., 0] if levels.shape[2:] == (1,) else levels).astype(np.uint8)).save(content, "PNG")
+    return content.getvalue()
 
 
 def find_parquet(path: Path, *, is_folder: bool, exists: bool) -> dict[str, list[str]]:
@@ -170,8 +220,6 @@ def list_parquet(files: Mapping[str, list[str]], where: str, *, split: str | Non
     import datasets
     from pyarrow.parquet import read_metadata
 
-    if list(files) == [""]:
-        refuse_parts(split, where)
     keys = {part: part or "all_rows" for part in files}
     features: dict[str, Any] = {}
     folders: dict[str, list[Path]] = {part: [] for part in files}

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genaug.data.parts import choose_parts, list_names, refuse_parts
+from genaug.data.parts import MissingPart, choose_parts, list_names, refuse_parts
 from genaug.errors import DataError, shorten
 from genaug.storage import expand
 
@@ -116,7 +116,7 @@ def _open(kind: Any, name: str, arguments: dict[str, Any], *, download: bool) ->
         there = _say_what_there_is(root) if root else ""
         fix = "check the connection" if download else "fetch it with --download (download=True), or correct --root"
         if "split" in str(problem) and isinstance(problem, ValueError):
-            fix = "choose another --split"
+            raise MissingPart(f"{name}: cannot be opened ({reason}){there}; choose another --split") from problem
         raise DataError(f"{name}: cannot be opened ({reason}){there}; {fix}") from problem
 
 

@@ -41,7 +41,7 @@ def plot_real_beside_synthetic(real: LabeledImages, bank: SampleBank, path: Path
             for column, image in enumerate(images):
                 axes[label, offset + column].imshow(_for_display(image), cmap="gray", vmin=0, vmax=255)
         name, count = real.spec.class_names[label], int((real.labels == label).sum())
-        axes[label, COLUMNS].text(0.5, 0.5, f"{name}\n{count} real", ha="center", va="center", fontsize=7)
+        axes[label, COLUMNS].text(0.5, 0.5, f"{_plain(name)}\n{count} real", ha="center", va="center", fontsize=7)
     figure.suptitle("real (left) and synthetic (right)", fontsize=9)
     _save(figure, path)
 
@@ -76,7 +76,7 @@ def plot_fidelity(source: Any, real: LabeledImages, path: Path, *, seed: int) ->
         axis.set_xticks([])
         axis.tick_params(length=0)
         axis.set_frame_on(False)
-        axis.set_title(real.spec.class_names[label], fontsize=8)
+        axis.set_title(_plain(real.spec.class_names[label]), fontsize=8)
     _save(figure, path)
 
 
@@ -102,7 +102,7 @@ def plot_recall(comparison: Comparison, path: Path, *, counts: Sequence[int]) ->
             if run["arm"] == arm:
                 values = [float("nan") if value is None else value for value in run["recall"]]
                 axis.plot(places, values, ".", color="black", markersize=3)
-    names = [f"{name}\n{count}" for name, count in zip(comparison.class_names, counts, strict=True)]
+    names = [f"{_plain(name)}\n{count}" for name, count in zip(comparison.class_names, counts, strict=True)]
     axis.set_xticks(range(len(counts)), names)
     axis.set_xlabel("class, and real training images of it")
     axis.set_ylabel("recall")
@@ -131,12 +131,14 @@ def plot_columns(columns: Mapping[str, torch.Tensor], path: Path, *, names: Sequ
     figure = Figure(figsize=(side + 1.2, side * aspect + 0.6), layout="constrained")
     axis = figure.subplots()
     axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axis.set_xticks([(width + 1) * (column + 0.5) for column in range(len(batches))], list(columns), fontsize=7)
-    axis.set_yticks([(height + 1) * (row + 0.5) for row in range(len(names))], names, fontsize=7)
+    axis.set_xticks(
+        [(width + 1) * (column + 0.5) for column in range(len(batches))], list(map(_plain, columns)), fontsize=7
+    )
+    axis.set_yticks([(height + 1) * (row + 0.5) for row in range(len(names))], list(map(_plain, names)), fontsize=7)
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.set_frame_on(False)
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(_plain(title), fontsize=8)
     _save(figure, path)
 
 
@@ -166,7 +168,7 @@ def plot_closest_pairs(audit: CopyAudit, path: Path) -> None:
         axis.imshow(_tile(rows, height, width, columns=columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_yticks([(height + 1) * 0.5, (height + 1) * 1.5], ["held-out" if held_out else "sample", "training"])
         places = [(width + 1) * (column + 0.5) for column in range(len(pairs))]
-        axis.set_xticks(places, [f"{pair.name[:14]}\n{pair.relative:.2f}" for pair in pairs])
+        axis.set_xticks(places, [f"{_plain(pair.name[:14])}\n{pair.relative:.2f}" for pair in pairs])
         axis.xaxis.tick_top()
         axis.tick_params(length=0, labelsize=6)
         axis.set_frame_on(False)
@@ -189,6 +191,11 @@ def _tile(rows: Sequence[torch.Tensor], height: int, width: int, *, columns: int
 
 def _for_display(image: torch.Tensor) -> NDArray[np.uint8]:
     return (image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy()
+
+
+def _plain(text: str) -> str:
+    """Return text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -224,7 +231,7 @@ def plot_arms(comparison: Comparison, path: Path) -> None:
         if gap is not None:
             gaps.plot([gap["low"], gap["high"]], [place, place], color=color)
             gaps.plot([gap["mean"]], [place], "o", color=color, markersize=4)
-    scores.set_yticks(range(len(arms)), arms, fontsize=8)
+    scores.set_yticks(range(len(arms)), list(map(_plain, arms)), fontsize=8)
     scores.set_xlabel("balanced accuracy")
     gaps.set_xlabel("difference to the rival (red),\nwith its 95 % interval")
     gaps.axvline(0, color="tab:red", linewidth=1)

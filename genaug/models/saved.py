@@ -19,6 +19,7 @@ from genaug.errors import CheckpointError, GenaugError, shorten
 from genaug.models.card import make_card
 from genaug.models.layers import lay_out_channels_last
 from genaug.spec import DataSpec
+from genaug.storage import expand
 
 
 class SavedModel(nn.Module, ModelHubMixin):
@@ -69,7 +70,7 @@ class SavedModel(nn.Module, ModelHubMixin):
         Raises:
             GenaugError: the disk is full or not writable.
         """
-        directory = Path(save_directory)
+        directory = expand(save_directory)
         self._save_pretrained(directory)
         if not push_to_hub:
             return None
@@ -77,7 +78,7 @@ class SavedModel(nn.Module, ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write `model.safetensors`, `config.json` and, where there is none yet, the model card."""
-        self.save(save_directory, card=_read_card(Path(save_directory) / checkpoint.CARD), overwrite=True)
+        self.save(save_directory, card=read_card(Path(save_directory) / checkpoint.CARD), overwrite=True)
 
     def save(
         self,
@@ -125,7 +126,7 @@ class SavedModel(nn.Module, ModelHubMixin):
             versions={"genaug": __version__, "torch": torch.__version__},
         )
         card = make_card(self) if card is None else card
-        checkpoint.write_checkpoint(Path(directory), config, tensors, card, overwrite=overwrite)
+        checkpoint.write_checkpoint(expand(directory), config, tensors, card, overwrite=overwrite)
 
     @classmethod
     def from_pretrained(
@@ -210,7 +211,8 @@ def download(model_id: str, **options: Any) -> Path:
         raise CheckpointError(f"{model_id}: cannot be fetched from the Hugging Face hub ({reason})") from None
 
 
-def _read_card(path: Path) -> str | None:
+def read_card(path: Path) -> str | None:
+    """Return the text of a model card, None where there is none."""
     if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         return None
     try:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genaug.checkpoint import WeightsDtype, round_tensors
+from genaug.checkpoint import CARD, WeightsDtype, round_tensors
 from genaug.data import LabeledImages
 from genaug.errors import TrainingWarning
 from genaug.features import FeatureExtractor, find_features
 from genaug.models import Model
+from genaug.models.saved import read_card
 from genaug.training.logs import MetricsLog, save_pictures
 from genaug.training.recipe import Recipe
 from genaug.training.run_folder import MODEL
@@ -116,7 +117,9 @@ class Looks:
         model.recipe = self.described
         model.scores = scores | self._measure(model)
         self._save_pictures(model, "final")
-        model.save(self.output / MODEL, overwrite=True, weights_dtype=dtype)
+        target = self.output / MODEL
+        # where the run was done before, its card may have been added to
+        model.save(target, card=read_card(target / CARD), overwrite=True, weights_dtype=dtype)
 
     def _round(self, model: Model) -> WeightsDtype:
         """Round the weights to those that are written, unless that cannot hold them, and return as what."""

@@ -103,8 +103,8 @@ def run_fidelity(
     if target is not None:
         facts = {"model": model, "data": str(data), "held_out_data": str(test or data), "held_out_part": held_out_part}
         with new_directory(target, overwrite=overwrite, last=RESULTS) as aside:
-            plot_fidelity(source, held_out, aside / PICTURE, seed=seed)
             write_json(aside / RESULTS, with_versions({**facts, **result.to_dict()}))
+            plot_fidelity(source, held_out, aside / PICTURE, seed=seed)
         say(f"Figures and a picture: {target}")
     return result
 

@@ -109,8 +109,8 @@ def run_memorization(
     if target is not None:
         facts = {"model": model, "data": str(data), "held_out_data": str(test or data), "held_out_part": held_out_part}
         with new_directory(target, overwrite=overwrite, last=RESULTS) as aside:
-            plot_closest_pairs(audit, aside / PICTURE)
             write_json(aside / RESULTS, with_versions({**facts, **audit.to_dict(allowed)}))
+            plot_closest_pairs(audit, aside / PICTURE)
         say(f"Figures and a picture of the closest pairs: {target}")
     if card:
         options = {"test": test, **part, "samples": samples, **limits, "seed": seed or None}
@@ -199,7 +199,7 @@ def _command(model: str, data: Any, options: Mapping[str, Any], reading: Mapping
             continue
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words.append("x".join(map(str, value)) if name == "resize" else _last_name(value))
+            words.append("x".join(map(str, value)) if name in ("resize", "patches") else _last_name(value))
     return shlex.join(words)
 
 

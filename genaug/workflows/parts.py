@@ -12,6 +12,7 @@ from genaug.bank import SampleBank
 from genaug.bank.files import PROVENANCE
 from genaug.data import LabeledImages, load_data
 from genaug.errors import DataWarning, GenaugError, shorten
+from genaug.seeding import check_seed
 from genaug.storage import expand
 from genaug.zoo import is_path, load
 
@@ -38,10 +39,28 @@ class TrainingPart:
 
 def load_training_part(source: Any, *, data: Any, seed: int = 0, **options: Any) -> TrainingPart:
     """Return the images that `source` was trained on, chosen by the seed of its recipe; for a bank by `seed`."""
-    recipe = getattr(source, "recipe", None) or {}
-    drawn_with = recipe.get("seed", seed)
-    share = recipe.get("training", {}).get("validation_fraction", 0.0)
+    drawn_with, share = read_split(source, seed=seed)
     return TrainingPart(load_data(data, seed=drawn_with, **options), share, drawn_with)
+
+
+def read_split(source: Any, *, seed: int = 0) -> tuple[int, float]:
+    """Return the seed of the recipe of `source`, and the share of its data that it held out.
+
+    They are `seed` and 0 without a recipe, or with one that tells none, such as of training that is not ours.
+
+    Raises:
+        GenaugError: values that are none.
+
+    >>> from types import SimpleNamespace
+    >>> read_split(SimpleNamespace(recipe={"note": "my own loop"}), seed=3)
+    (3, 0.0)
+    """
+    recipe = getattr(source, "recipe", None) or {}
+    training = recipe.get("training") or {}
+    share = training.get("validation_fraction", 0.0) if isinstance(training, Mapping) else 0.0
+    if type(share) not in (int, float) or not 0 <= share < 1:
+        raise GenaugError(f"validation_fraction of the model's recipe must be from 0 to below 1, got {shorten(share)}")
+    return check_seed(recipe.get("seed", seed)), float(share)
 
 
 def load_parts(
@@ -90,13 +109,12 @@ def load_parts(
 def _check_validation(validation: float, source: Any, *, other: bool) -> None:
     if other:
         raise GenaugError("validation is a part of the training data, so leave --test and --test-split (test=) out")
-    recipe = getattr(source, "recipe", None)
-    if not recipe:
+    if not getattr(source, "recipe", None):
         warnings.warn(
             "it is not known what this was trained on: the validation part may be among it", DataWarning, stacklevel=4
         )
         return
-    own = recipe["training"]["validation_fraction"]
+    _, own = read_split(source)
     if not 0 < validation <= own:
         advice = (
             f"--validation {own:g}" if own else "a model trained with --set training.validation_fraction=0.1 or more"

@@ -8,8 +8,9 @@ import torch
 from rich.console import Console
 
 from genaug.data import LabeledImages, load_data
+from genaug.data.parts import MissingPart
 from genaug.devices import choose_device
-from genaug.errors import GenaugError
+from genaug.errors import GenaugError, shorten
 from genaug.evaluate.plots import plot_columns
 from genaug.images import to_uint8
 from genaug.models import Model
@@ -71,9 +72,10 @@ def preview_transforms(
         raise GenaugError(f"model must be one that a transform can use, got {loaded.family}")
     images = _read(data, split, reading or {})
     loaded.spec.check_images(images.images)
-    if loaded.spec.num_classes not in (0, images.spec.num_classes):
+    if loaded.spec.class_names and loaded.spec.class_names != images.spec.class_names:
         raise GenaugError(
-            f"data must have the classes of the model ({loaded.spec.num_classes}), got {images.spec.num_classes}"
+            f"data must have the classes of the model in the same order, {shorten(loaded.spec.class_names)}, got "
+            f"{shorten(images.spec.class_names)}"
         )
     written = []
     for name, draw in drawings:
@@ -91,7 +93,7 @@ def _read(data: Any, split: str | None, reading: Mapping[str, Any]) -> LabeledIm
         return load_data(data, split=split, **reading)
     try:
         return load_data(data, split="test", **reading)
-    except GenaugError:
+    except MissingPart:
         return load_data(data, **reading)
 
 

@@ -15,7 +15,7 @@ from genaug.evaluate.figures import show
 from genaug.evaluate.robustness import LEVELS, PROTOCOL
 from genaug.models import require
 from genaug.storage import check_folder, expand
-from genaug.workflows.parts import load_parts, open_source
+from genaug.workflows.parts import load_parts, open_source, read_split
 from genaug.workflows.reports import make_table, say, with_versions
 
 RESULTS = "robustness.json"
@@ -118,8 +118,7 @@ def run_robustness(
 
 def _has_held_out(model: Any, validation: float | None) -> bool:
     """Tell whether the recipe of `model` held out as much; many denoisers were trained on other data altogether."""
-    recipe = getattr(model, "recipe", None) or {}
-    return validation is None or validation <= recipe.get("training", {}).get("validation_fraction", 0.0)
+    return validation is None or validation <= read_split(model)[1]
 
 
 def print_robustness(result: RobustnessResult) -> None:

@@ -14,6 +14,7 @@ from genaug.bank.exports import audit_path, check_format, check_target
 from genaug.bank.sampling import write_samples
 from genaug.bank.selection import MAX_DRAWS, Filter, Selection, Short, Tally, warn_of_short
 from genaug.data import LabeledImages, load_data
+from genaug.data.parts import MissingPart
 from genaug.devices import choose_device
 from genaug.errors import DataError, DataWarning, GenaugError, shorten
 from genaug.evaluate import CopyAudit, audit_copies
@@ -169,7 +170,7 @@ def _find_test(data: Any, reading: Mapping[str, Any], held_out: LabeledImages | 
     """Return the part "test", or else what the model's recipe held out, or else why there is neither."""
     try:
         return load_data(data, split="test", **reading)
-    except GenaugError as problem:
+    except MissingPart as problem:
         if held_out is not None:
             return held_out
         return f"there are no held-out images to compare with: no part test ({problem}), and none of the recipe's"

@@ -1,5 +1,6 @@
 """Lists of images in CSV and TSV files."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,30 @@ def test_no_such_file_says_what_there_is(here: Path) -> None:
     refused(here / "dat.csv", "dat.csv: no such folder or file; .* holds data.csv, my pictures;")
 
 
-def test_a_column_of_parts_is_not_taken_for_one(tmp_path: Path) -> None:
+def test_a_column_of_parts(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    for index in range(4):
+        Image.fromarray(LEVELS[index]).save(tmp_path / f"{index}.png")
+    path.write_text("path,label,Split\n0.png,a,train\n1.png,b,test\n2.png,b,train\n3.png,a,val\n")
+    for split, rows, targets in ((None, [0, 2], [0, 1]), ("test", [1], [1]), ("all", [0, 2, 1, 3], [0, 1, 1, 0])):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error" if split != "test" else "ignore")
+            data = load_data(path, split=split)
+        assert np.array_equal(data.images[:, 0].numpy(), LEVELS[rows])
+        assert (data.targets, data.classes) == (targets, ["a", "b"])
+    with pytest.warns(UserWarning, match="holds no images of 1 of the 2 classes that all parts have together: b"):
+        assert len(load_data(path, split="validation")) == 1
+    refused(path, "has no part 'extra'; its parts are train, test, val", split="extra")
+    path.write_text("path,split\n0.png,train\n1.png,test\n")
+    refused(path, "which column holds the class is not clear")
+
+
+def test_a_column_called_split_that_tells_something_else(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     Image.fromarray(LEVELS[0]).save(tmp_path / "1.png")
-    path.write_text("path,label,split\n1.png,a,train\n1.png,b,test\n")
+    path.write_text("path,label,split\n1.png,a,train\n1.png,b,fold 2\n")
     assert len(load_data(path)) == 2
-    with pytest.raises(DataError, match="has a column 'split', which is not read"):
-        load_data(path, split="train")
+    refused(path, "has no parts, so split 'test' cannot be chosen", split="test")
 
 
 def test_a_path_with_a_null_character_can_be_left_out(tmp_path: Path) -> None:

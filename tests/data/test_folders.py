@@ -265,3 +265,39 @@ class TestChoosing:
     )
     def test_options_that_cannot_be(self, folder: Path, options: dict[str, Any], message: str) -> None:
         refused(folder, message, **options)
+
+
+def test_folders_that_are_nearly_called_as_parts_are_no_classes(tmp_path: Path) -> None:
+    write(tmp_path / "near/train_images", a=1, b=1)
+    write(tmp_path / "near/test_images", a=1, b=1)
+    refused(
+        tmp_path / "near", "or parts called train, val and test, got test_images, train_images with folders in them"
+    )
+    write(tmp_path / "twice/train/train", a=1, b=1)
+    write(tmp_path / "twice/test/test", a=1, b=1)
+    for options in ({}, {"split": "test"}):
+        refused(tmp_path / "twice", "its parts must hold one folder of images .*, got the parts test, train", **options)
+    write(tmp_path / "classes", test_pad=2, dev_board=1)
+    assert load_data(tmp_path / "classes").classes == ["dev_board", "test_pad"]
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_tables_beside_class_folders_are_refused(tmp_path: Path, below: str) -> None:
+    write(tmp_path / below, cat=1, dog=1)
+    (tmp_path / below / "train-samples.parquet").write_bytes(b"PAR1")
+    refused(tmp_path, r"must hold parquet files or folders of images, got both; .*\*\.parquet")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiffs_whose_highest_level_is_black(tmp_path: Path, bits: int) -> None:
+    levels = LEVELS[0] if bits == 8 else LEVELS[0].astype(np.uint16) * 257
+    negative = levels if bits == 8 else 65535 - levels  # PIL turns 8 bits about when it writes and when it reads
+    for name, image, photometric in (("a", levels, 1), ("b", negative, 0)):
+        (tmp_path / name).mkdir()
+        picture = Image.fromarray(image)
+        picture.save(tmp_path / name / "1.tiff", tiffinfo={262: photometric})
+    with Image.open(tmp_path / "b/1.tiff") as picture:
+        assert picture.tag_v2[262] == 0
+    data = load_data(tmp_path)
+    for image in data.images:
+        assert np.array_equal(image[0].numpy(), LEVELS[0])

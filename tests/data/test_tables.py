@@ -306,3 +306,33 @@ def test_streams_in_a_dict_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "train.parquet", ["x", "y"])
     parts = datasets.load_dataset("parquet", data_files={"train": str(path)}, streaming=True)
     refused(parts, "train must have a length and items by index, got streams; load them without streaming=True")
+
+
+def test_a_column_of_parts(tmp_path: Path) -> None:
+    made = table(["a", "b", "b", "a"]).add_column("split", ["train", "test", "train", "test"])
+    made.to_parquet(str(tmp_path / "x.parquet"))
+    made.save_to_disk(str(tmp_path / "saved"))
+    for source in (tmp_path / "x.parquet", tmp_path / "saved", {"": made}):
+        assert np.array_equal(load_data(source).images[:, 0].numpy(), LEVELS[[0, 2]])
+        assert np.array_equal(load_data(source, split="test").images[:, 0].numpy(), LEVELS[[1, 3]])
+        assert load_data(source, split="all").targets == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("kind", [pyarrow.uint8(), pyarrow.int64()])
+@pytest.mark.parametrize("colors", [False, True])
+def test_columns_of_arrays(tmp_path: Path, kind: Any, colors: bool) -> None:
+    levels = LEVELS[:3, ..., None].repeat(3, axis=3) if colors else LEVELS[:3]
+    nested = pyarrow.list_(pyarrow.list_(pyarrow.list_(kind) if colors else kind))
+    columns = {"image": pyarrow.array(levels.tolist(), type=nested), "label": pyarrow.array(["a", "b", "a"])}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    data = load_data(tmp_path / "x.parquet")
+    assert np.array_equal(data.images.numpy(), levels.transpose(0, 3, 1, 2) if colors else levels[:, None])
+
+
+@pytest.mark.parametrize(
+    "wrong", [[[0, 30000], [1, 2]], [[0.5, 0.1], [0.2, 1.0]], [[-1, 2], [1, 2]], [[1], [1, 2]], [1, 2]]
+)
+def test_arrays_that_are_no_levels_are_refused(tmp_path: Path, wrong: Any) -> None:
+    columns = {"image": pyarrow.array([wrong, wrong]), "label": pyarrow.array(["a", "b"])}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    refused(tmp_path / "x.parquet", r"row 0 of .*: an array must hold integers from 0 to 255 of shape \(H, W\)")

@@ -25,6 +25,7 @@ from genaug.models.running import draw, draw_uniform, inference
 from genaug.models.saved import download
 from genaug.spec import DataSpec
 from genaug.training import Recipe
+from genaug.zoo import load
 
 SPEC = DataSpec(channels=3, height=6, width=5, class_names=("ant", "bee"))
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
@@ -184,6 +185,15 @@ def test_another_family(saved: Path) -> None:
 
 def test_is_a_mixin_of_the_hub() -> None:
     assert issubclass(Model, ModelHubMixin)
+
+
+def test_paths_in_the_home_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    make_model(0).save("~/one")
+    make_model(0).save_pretrained("~/other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
+    assert load("~/one").family == load("~/other").family
 
 
 def test_save_pretrained_takes_the_place_of_an_older_one(tmp_path: Path) -> None:

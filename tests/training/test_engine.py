@@ -211,8 +211,11 @@ def test_bfloat16_trains_float32_weights(digits, tmp_path):
 def test_resume_of_a_finished_or_new_run(digits, finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished.output, copy)
+    with (copy / "model" / "README.md").open("a") as card:
+        card.write("\nmy own note\n")
     assert train(recipe(), data=digits, output=copy, resume=True, progress=False).steps == 12
     assert_same_weights(finished.output, copy)
+    assert (copy / "model" / "README.md").read_text().endswith("\nmy own note\n")
     assert train(recipe(), data=digits, output=tmp_path / "new", resume=True, progress=False).steps == 12
 
 

@@ -13,7 +13,7 @@ from genaug.data import load_data, stratified_split
 from genaug.errors import DataWarning
 from genaug.workflows import memorization as workflow
 from genaug.workflows.memorization import run_memorization
-from genaug.workflows.parts import load_parts, open_source
+from genaug.workflows.parts import load_parts, open_source, read_split
 
 QUICK: dict[str, Any] = {"data": "digits", "samples": 10, "classifier_steps": 2, "device": "cpu", "progress": False}
 
@@ -52,6 +52,33 @@ def test_the_training_part_is_what_the_model_was_trained_on(tiny):
     train, test, _ = load_parts(model, data="digits", validation=0.05)
     assert torch.equal(train.images, pool.subset(kept).images)  # what is not asked for is in neither part
     assert hashes(test) < hashes(pool.subset(held_out))
+
+
+@pytest.mark.parametrize("recipe", [{"note": "my own loop"}, {"seed": 0, "training": None}, {"training": {}}, {}])
+def test_recipes_of_other_loops_hold_nothing_out(tiny, recipe):
+    model = genaug.load(tiny)
+    model.recipe = recipe
+    assert read_split(model, seed=3) == (recipe.get("seed", 3), 0.0)
+    assert len(load_parts(model, data="digits")[0]) == 1198
+    if recipe:
+        with pytest.raises(GenaugError, match="validation must be above 0 and at most 0"):
+            load_parts(model, data="digits", validation=0.1)
+
+
+@pytest.mark.parametrize("share", ["0.1", -0.1, 1.5, None, True])
+def test_a_recipe_with_a_share_that_is_none_is_refused(tiny, share):
+    model = genaug.load(tiny)
+    model.recipe = {"training": {"validation_fraction": share}}
+    with pytest.raises(GenaugError, match="validation_fraction of the model's recipe must be from 0 to below 1"):
+        load_parts(model, data="digits")
+
+
+def test_copies_of_images_on_the_disk_are_on_the_disk(tiny):
+    with pytest.warns(UserWarning, match="kept in a temporary file"):
+        disk = load_data("digits").subset(range(1198), memory_limit=1e-6)
+    train, test, _ = load_parts(genaug.load(tiny), data=disk, validation=0.1)
+    assert train.images.is_shared()
+    assert test.images.is_shared()
 
 
 def test_limits_are_those_of_training(tiny):

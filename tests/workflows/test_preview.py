@@ -1,12 +1,16 @@
 """Pictures of what the transforms do."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from genaug.data import load_data
+from genaug import DataSpec
+from genaug.data import LabeledImages, load_data
 from genaug.errors import GenaugError
+from genaug.evaluate.plots import plot_columns
 from genaug.workflows.preview import _draw_jitter, preview_transforms
 from genaug.zoo import load
 
@@ -60,3 +64,32 @@ def test_what_does_not_fit(model, data, message, tmp_path):
     with pytest.raises(GenaugError, match=message):
         preview_transforms(model, data=data, output=tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_classes_in_another_order_are_refused(tmp_path):
+    digits = load_data("digits")
+    turned = LabeledImages(digits.images, digits.labels, DataSpec(1, 8, 8, tuple(digits.classes[::-1])))
+    with pytest.raises(GenaugError, match=r"data must have the classes of the model in the same order"):
+        preview_transforms("digits-vae", data=turned, output=tmp_path / "out", device="cpu")
+
+
+def test_a_damaged_test_part_is_told(tmp_path):
+    digits = load_data("digits")
+    for place in ("train", "test"):
+        for label, name in enumerate(digits.classes):
+            folder = tmp_path / "data" / place / name
+            folder.mkdir(parents=True)
+            for number, image in enumerate(digits.images[digits.labels == label][:6]):
+                Image.fromarray(image[0].numpy()).save(folder / f"{number}.png")
+    (tmp_path / "data/test/0/0.png").write_bytes(b"no image")
+    options = {"data": tmp_path / "data", "output": tmp_path / "out", "device": "cpu"}
+    with pytest.raises(GenaugError, match="cannot be read as an image"):
+        preview_transforms("digits-vae", **options)
+    shutil.rmtree(tmp_path / "data/test")
+    assert preview_transforms("digits-vae", **options)  # of the training part, where there is no other
+
+
+def test_class_names_are_no_formulas(tmp_path):
+    columns = {"$a_{$": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}
+    plot_columns(columns, tmp_path / "x.png", names=["$5_bill$", "$10_{x$"], title="$_{$")
+    assert (tmp_path / "x.png").stat().st_size > 1000
