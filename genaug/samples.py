@@ -1,7 +1,7 @@
 """Which parts of a sample or batch are its images and its labels."""
 
 from collections.abc import Callable, Mapping
-from numbers import Integral
+from numbers import Integral, Number
 from typing import Any, Literal
 
 import numpy as np
@@ -46,12 +46,13 @@ def find_labels(sample: Any) -> Any:
 
     They are looked for in the second element of a tuple or list, and in a dict (also one that is that element) under
     "label" or "labels", else under the first key with "label" in it, in small or capital letters. An integer counts, or
-    a list, array or tensor of integers, one for each image. Where a sample has bounding boxes, labels are theirs.
+    a list, array or tensor of integers, one for each image; "target" and other keys are not looked at. Where a sample
+    has bounding boxes, labels are theirs.
 
     >>> find_labels((torch.zeros(1, 8, 8), 3)), find_labels(torch.zeros(1, 8, 8))
     (3, None)
     """
-    if any(isinstance(value, tv_tensors.BoundingBoxes) for value in tree_flatten(sample)[0]):
+    if holds_boxes(sample):
         return None
     candidate = find_candidate(sample)
     if isinstance(candidate, Tensor):
@@ -62,6 +63,24 @@ def find_labels(sample: Any) -> Any:
     if isinstance(candidate, (list, tuple)):
         return candidate if candidate and all(_is_integer(value) for value in candidate) else None
     return candidate if _is_integer(candidate) else None
+
+
+def holds_boxes(sample: Any) -> bool:
+    """Tell whether a sample has bounding boxes, whose labels are not of the image."""
+    return any(isinstance(value, tv_tensors.BoundingBoxes) for value in tree_flatten(sample)[0])
+
+
+def is_label(value: Any) -> bool:
+    """Tell whether a value is a number or text, or a row of them, as labels are and images are not.
+
+    >>> is_label(3.0), is_label("cat"), is_label([torch.tensor(3)]), is_label(torch.zeros(8, 8)), is_label(None)
+    (True, True, True, False, False)
+    """
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return value.ndim <= 1
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(is_label(one) and not isinstance(one, (list, tuple)) for one in value)
+    return isinstance(value, (Number, str))
 
 
 def find_batch_labels(batch: Any) -> Any:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from genaug.bank import SampleBank
+from genaug.bank import RefreshingBank, SampleBank
 from genaug.bank.exports import is_safe_folder
 from genaug.bank.sampling import write_samples
 from genaug.bank.selection import Selection, Tally
@@ -291,7 +291,7 @@ def test_memory_stays_bounded_where_fewer_are_found(tmp_path: Path) -> None:
 import resource, sys, torch, warnings
 from pathlib import Path
 from types import SimpleNamespace
-from genaug.bank import SampleBank
+from genaug.bank import RefreshingBank, SampleBank
 from genaug.spec import DataSpec
 
 def sample(labels, *, generator=None):
@@ -584,7 +584,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
 import resource, sys, torch
 from pathlib import Path
 from types import SimpleNamespace
-from genaug.bank import SampleBank
+from genaug.bank import RefreshingBank, SampleBank
 from genaug.spec import DataSpec
 
 def sample(labels, *, generator=None):
@@ -605,7 +605,7 @@ def test_full_disk_shows_before_anything_is_drawn(tmp_path: Path) -> None:
 import resource, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
-from genaug.bank import SampleBank
+from genaug.bank import RefreshingBank, SampleBank
 from genaug.errors import GenaugError
 from genaug.spec import DataSpec
 
@@ -1033,7 +1033,7 @@ def test_failed_export_leaves_nothing(tmp_path: Path) -> None:
 import resource, signal, sys, torch
 from pathlib import Path
 from types import SimpleNamespace
-from genaug.bank import SampleBank
+from genaug.bank import RefreshingBank, SampleBank
 from genaug.errors import GenaugError
 from genaug.spec import DataSpec
 import datasets, pyarrow.parquet
@@ -1245,3 +1245,13 @@ def test_other_folders_are_no_exports(tmp_path: Path) -> None:
 def test_devices_of_windows_are_no_folders() -> None:
     assert not any(map(is_safe_folder, ("CON", "nul.txt", "Com1", "lpt9.a.b")))
     assert all(map(is_safe_folder, ("console", "com", "null")))
+
+
+def test_an_export_is_no_bank(tmp_path: Path) -> None:
+    bank = make()
+    bank.export(tmp_path / "images", format="imagefolder")
+    with pytest.raises(DataError, match="must be a bank, got samples that were exported in another format"):
+        SampleBank.open(tmp_path / "images")
+    bank.export(tmp_path / "bank", format="bank")
+    with pytest.raises(DataError, match=r"must be a refreshing bank, .* open it with SampleBank.open"):
+        RefreshingBank.open(tmp_path / "bank")

@@ -133,7 +133,7 @@ class ModelTransform(A.ImageOnlyTransform):  # type: ignore[misc]
             index = -1 if isinstance(label, bool) else operator.index(label)
         except (TypeError, ValueError, RuntimeError):  # the latter two from tensors of several numbers
             index = -1
-        if not 0 <= index <= spec.num_classes:
+        if not 0 <= index < spec.num_classes:
             raise DataError(
                 f"{self.label_key} must be a class index from 0 to {spec.num_classes - 1}, or None for no label, "
                 f"got {shorten(label)}"

@@ -173,6 +173,11 @@ def read_bank(path: Path, *, verify: bool) -> tuple[Pixels, Provenance]:
     values = read_json(path / PROVENANCE, error=DataError)
     provenance = parse_config(Provenance, values, where=str(path / PROVENANCE), error=DataError)
     file = path / IMAGES
+    if provenance.images_sha256 is None and not file.exists():
+        raise DataError(
+            f"{path}: must be a bank, got samples that were exported in another format; read them with "
+            "genaug.data.load_data, or generate a bank"
+        )
     try:
         header = read_header(file)
         check_layout(file, header, provenance.layout)

@@ -103,6 +103,8 @@ class RefreshingBank(SampleBank):
             DataError: no such directory, or a bank in it that is damaged.
         """
         folder = expand(path, error=DataError)
+        if (folder / PROVENANCE).is_file():
+            raise DataError(f"{folder}: must be a refreshing bank, got one that stays; open it with SampleBank.open")
         versions = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal()]
         return SampleBank.open(folder / str(max(versions, default=0)), verify=verify)
 

@@ -17,7 +17,7 @@ from genaug.errors import DataError, shorten
 from genaug.mixing.choice import as_bank, check_fit, check_supply, choose_rows, choose_samples
 from genaug.mixing.kinds import ImageKind, add_source
 from genaug.mixing.probe import Pipeline, describe_pipeline, find_settings
-from genaug.mixing.real import Keys, check_items, describe_leaves, describe_real, fetch
+from genaug.mixing.real import Keys, check_hidden_names, check_items, describe_leaves, describe_real, fetch
 from genaug.mixing.targets import Target
 from genaug.seeding import check_seed
 from genaug.spec import resolve_counts
@@ -96,7 +96,8 @@ class MixedDataset(Dataset[Any]):
         return_source: append to each item whether it is synthetic: a bool, or "synthetic" in a dict.
         image_key: key of the image, where items are dicts and it is not plain which it is.
         label_key: key of the label, likewise.
-        labels: class index of every real item, where `real` cannot list them; without it all items are read once.
+        labels: class index of every real item, before a `target_transform`, where `real` cannot list them; without it
+            all items are read once.
 
     Raises:
         DataError: items of `real` that synthetic ones cannot be made like; two transforms, or none where real images
@@ -132,7 +133,8 @@ class MixedDataset(Dataset[Any]):
         seed = check_seed(seed)
         self._keys = Keys(image_key, label_key)
         known = describe_real(real, labels=labels, image_key=image_key, label_key=label_key)
-        check_items(known, labels=labels is None, ranges=transform is None)
+        check_items(known, given=labels is not None, ranges=transform is None)
+        check_hidden_names(real, known.class_names, source.spec.class_names)
         self._own_transform = transform
         self._leaves = [(leaf, int(indices[0])) for leaf, indices, _ in known.leaves]
         self._settings = [(leaf, name) for leaf, _ in self._leaves for name in find_settings(leaf)]

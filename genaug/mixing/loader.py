@@ -16,7 +16,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from genaug.bank.replacing import Classes, Plan, Replacement
 from genaug.devices import choose_device, side_stream
 from genaug.errors import DataError, DataWarning, GenaugError, shorten
-from genaug.mixing.real import find_class_names
+from genaug.mixing.real import check_hidden_names, find_class_names
 from genaug.samples import Batch, LabelsGetter, choose_labels_getter, find_batch_labels
 from genaug.seeding import check_seed, make_generator
 from genaug.spec import DataSpec
@@ -209,6 +209,7 @@ def _count_processes() -> int:
 def _check_classes(dataset: Any, spec: DataSpec) -> None:
     """Check that class indices mean the same to a data set, where it names its classes, and to the source."""
     names = find_class_names(dataset)
+    check_hidden_names(dataset, names, spec.class_names)
     if names is not None and names != spec.class_names:
         raise DataError(
             "source must have the classes of the loader's data set in their order, got "

@@ -191,12 +191,29 @@ def find_class_names(dataset: Any, keys: Keys | None = None) -> tuple[str, ...] 
     return found.pop() if found else None
 
 
-def check_items(real: RealData, *, labels: bool, ranges: bool) -> None:
+def check_hidden_names(dataset: Any, known: tuple[str, ...] | None, names: tuple[str, ...]) -> None:
+    """Raise a `DataError` where classes would be matched by index, and a data set inside has them in another order.
+
+    Args:
+        dataset: the data set.
+        known: the names of its classes, where it has any.
+        names: those of the source, in its order.
+    """
+    for inner in (getattr(dataset, name, None) for name in ("dataset", "subset")) if known is None else ():
+        hidden = None if inner is None else find_class_names(inner)
+        if hidden is not None and hidden != names and sorted(hidden) == sorted(names):
+            raise DataError(
+                f"real must have an attribute classes with the names of its classes: the data set inside "
+                f"{type(dataset).__name__} has {shorten(hidden)}, and source {shorten(names)}, in another order"
+            )
+
+
+def check_items(real: RealData, *, given: bool, ranges: bool) -> None:
     """Check evenly spaced items: labels against those that the data set lists, and values of raw images.
 
     Args:
         real: what is known about the data set.
-        labels: whether the labels are those that the data set lists.
+        given: whether the labels are not those that the data set lists, but given.
         ranges: whether raw images must be in a known range, since synthetic ones are made like them.
 
     Raises:
@@ -211,9 +228,12 @@ def check_items(real: RealData, *, labels: bool, ranges: bool) -> None:
         for row in torch.linspace(0, len(indices) - 1, count).long().tolist():
             capture = twin.read(int(indices[row]))
             listed, label = real.labels[places[row]], to_index(capture.raw_label(pipeline.form))
-            if labels and listed != label:
+            if listed != label:
+                before = " before its target_transform" if pipeline.target_transform else ""
                 raise DataError(
-                    f"real lists label {listed} for item {places[row]} and returns {label}; pass labels= "
+                    f"labels= must be those of the items{before}, got {listed} for item {places[row]} with {label}"
+                    if given
+                    else f"real lists label {listed} for item {places[row]} and returns {label}{before}; pass labels= "
                     "with the class index of every item"
                 )
             if ranges:

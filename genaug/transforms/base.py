@@ -14,9 +14,17 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from genaug.devices import settle_in_fork
-from genaug.errors import DataError, check_share
+from genaug.errors import DataError, check_share, shorten
 from genaug.images import cast_like, explain_mode, to_float
-from genaug.samples import LabelsGetter, choose_labels_getter, find_candidate, find_images, find_labels
+from genaug.samples import (
+    LabelsGetter,
+    choose_labels_getter,
+    find_candidate,
+    find_images,
+    find_labels,
+    holds_boxes,
+    is_label,
+)
 from genaug.spec import DataSpec
 from genaug.transforms.operations import Operation
 
@@ -128,11 +136,16 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
     def _check_labels(self, sample: Any, found: Any, count: int) -> Tensor | None:
         classes = self.spec.num_classes
         if found is None and self._labels_getter is find_labels and classes:
-            soft = find_candidate(sample)
-            if isinstance(soft, (Tensor, np.ndarray)) and soft.shape == (count, classes):
+            other = find_candidate(sample)
+            if isinstance(other, (Tensor, np.ndarray)) and other.shape in ((count, classes), (classes,)):
                 raise DataError(
                     "labels must be class indices, got one-hot or soft ones; put the transform before what makes them "
                     "so, such as MixUp, or pass labels_getter=None to do without"
+                )
+            if is_label(other) and not holds_boxes(sample):
+                raise DataError(
+                    f"labels must be class indices, got {shorten(other)}; pass labels_getter= with a function of a "
+                    "sample that gives them, or labels_getter=None to do without"
                 )
         try:
             return self.operation.check_labels(found, count=count)

@@ -283,4 +283,4 @@ def _restore_channels(changed: Tensor, images: Tensor) -> Tensor:
         return changed
     if channels == 4:
         return torch.cat([convert_channels(changed, 3), to_float(images[..., 3:, :, :]).to(changed)], -3)
-    return convert_channels(changed, channels)
+    return convert_channels(changed, channels).contiguous()  # channels of their own, which can be changed in place

@@ -201,7 +201,7 @@ def test_a_missing_label(make, gray):
 
 
 @each_transform
-@pytest.mark.parametrize("label", [4, -1, 1.0, "a", True, [1], torch.tensor([1, 2]), torch.tensor(1.0)], ids=repr)
+@pytest.mark.parametrize("label", [4, 3, -1, 1.0, "a", True, [1], torch.tensor([1, 2]), torch.tensor(1.0)], ids=repr)
 def test_a_label_that_is_no_class_index(make, label, gray):
     with pytest.raises(DataError, match="label must be a class index from 0 to 2, or None for no label, got"):
         make(gray, label_key="label")(image=levels(8, 8), label=label)

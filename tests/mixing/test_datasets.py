@@ -1066,3 +1066,39 @@ def test_what_to_do_about_other_modes(mode: str, advice: str, bank: SampleBank) 
     image = Image.new(mode, (6, 6))
     with pytest.raises(DataError, match=f"must have mode L, RGB or RGBA, got '{mode}'; .*{advice}"):
         MixedDataset([(image, label) for label in LABELS], bank)
+
+
+class Wrapper(Dataset):
+    """Gives a part a transform of its own, as is common for training and validation parts."""
+
+    def __init__(self, subset: Any) -> None:
+        self.subset = subset
+
+    def __len__(self) -> int:
+        return len(self.subset)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.subset[index]
+        return image.convert("RGB"), label
+
+
+def test_names_behind_a_wrapper_are_not_matched_by_index(folder: Path, bank: SampleBank) -> None:
+    inner = ImageFolder(str(folder))
+    turned = make_bank(names=NAMES[::-1])
+    wrapped = Wrapper(Subset(inner, range(len(inner))))
+    MixedDataset(wrapped, bank)
+    with pytest.raises(DataError, match="real must have an attribute classes .* Wrapper has .*, in another order"):
+        MixedDataset(wrapped, turned)
+    wrapped.classes = inner.classes
+    assert MixedDataset(wrapped, turned).classes == inner.classes
+
+
+def test_given_labels_are_those_of_the_items(folder: Path, bank: SampleBank) -> None:
+    real = ImageFolder(str(folder))
+    assert MixedDataset(real, bank, labels=real.targets).targets[: len(real)] == real.targets
+    wrong = [1 - label if label < 2 else label for label in real.targets]
+    with pytest.raises(DataError, match=r"labels= must be those of the items, got \d for item 0 with \d"):
+        MixedDataset(real, bank, labels=wrong)
+    real = ImageFolder(str(folder), target_transform=lambda label: 1 - label)
+    with pytest.raises(DataError, match="labels= must be those of the items before its target_transform"):
+        MixedDataset(real, bank, labels=[real[index][1] for index in range(len(real))])

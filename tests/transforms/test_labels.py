@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 from sklearn.svm import SVC
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 import genaug
 from genaug.data import load_data
@@ -169,3 +172,27 @@ def test_hugging_face_map_in_processes_after_torch_ran(tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert run.stdout.endswith("done\n"), run.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [3.0, "3", torch.tensor(3.0), [torch.tensor(3)], torch.eye(10)[3], np.array([3.0]), np.float32(3)],
+    ids=lambda label: type(label).__name__,
+)
+def test_labels_of_other_forms_are_refused(digits, label):
+    image, jitter = digits.images[0], LatentJitter("digits-vae", strength=1.0, p=1.0)
+    for sample in ((image, label), {"image": image, "label": label}):
+        with pytest.raises(DataError, match="labels must be class indices, got .*labels_getter=None"):
+            jitter(sample) if isinstance(sample, dict) else jitter(*sample)
+    LatentJitter("digits-vae", labels_getter=None)(image, label)
+    for other in (None, torch.zeros(8, 8), {"key": 1}):  # a mask, what tells nothing
+        jitter(image, other)
+
+
+def test_three_channels_of_a_gray_model_do_not_share_memory():
+    image = v2.functional.to_image(PIL.Image.fromarray(np.zeros((16, 16, 3), np.uint8))).float()
+    jitter = LatentJitter("digits-vae", resize=True, channels="convert", p=1.0)
+    changed = jitter(image)
+    changed[0] = 9.0
+    assert changed[1].max() <= 1
+    jitter(image).mul_(2.0)
