@@ -12,9 +12,10 @@ from genaug.data.csv_files import list_csv
 from genaug.data.folders import holds_class_folders, list_folder
 from genaug.data.labeled import LabeledImages
 from genaug.data.labels import Columns
+from genaug.data.parquet_files import find_parquet, list_parquet
 from genaug.data.parts import list_names, refuse_parts
 from genaug.data.reading import Listing
-from genaug.data.tables import find_parquet, is_saved_table, list_hub, list_parquet, list_saved, list_tables
+from genaug.data.tables import is_saved_table, list_hub, list_saved, list_tables
 from genaug.data.vision import is_vision_name, open_vision, suggest_vision
 from genaug.errors import DataError, shorten
 from genaug.storage import expand

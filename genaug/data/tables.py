@@ -1,9 +1,7 @@
 """Tables of images and labels, as Hugging Face `datasets` reads them: parquet files, saved tables, and the hub."""
 
-import glob
 import io
 import logging
-import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +18,7 @@ from genaug.data.labels import Columns, encode_labels, share_class_names, withou
 from genaug.data.mapstyle import pick_column, pick_label
 from genaug.data.parts import (
     choose_parts,
-    find_part,
     find_split,
-    group_files,
     group_rows,
     list_names,
     refuse_parts,
@@ -65,7 +61,7 @@ def list_tables(
     else:
         chosen = choose_parts(list(tables), split, where)
     first = tables[chosen[0]]
-    with _naming(where):
+    with naming(where):
         image = pick_column(first.column_names, first.features, "Image", columns.image)
         label = pick_label(first.column_names, first.features, columns)
 
@@ -119,7 +115,7 @@ def _split_rows(
 
 
 @contextmanager
-def _naming(where: str) -> Iterator[None]:
+def naming(where: str) -> Iterator[None]:
     """Put the words for a table before the message of a `DataError`."""
     try:
         yield
@@ -173,79 +169,6 @@ def _encode(cell: Any, name: str) -> bytes:
     return content.getvalue()
 
 
-def find_parquet(path: Path, *, is_folder: bool, exists: bool) -> dict[str, list[str]]:
-    """Return the parquet files by part (from their names, "" without parts) that a file, folder or pattern means.
-
-    Raises:
-        DataError: a pattern that no parquet file fits; files of which only some tell their part.
-    """
-    if exists and not is_folder:
-        return {"": [str(path)]} if path.suffix.lower() == ".parquet" else {}
-    if is_folder:
-        folders = [path, *(path / entry for entry in _part_folders(path))]
-        files = [file for folder in folders for file in folder.glob("*.parquet") if not file.name.startswith(".")]
-        files = [file for file in files if file.is_file()]
-        base = path
-    elif glob.has_magic(str(path)):
-        files = [Path(file) for file in glob.glob(str(path), recursive=True) if file.lower().endswith(".parquet")]
-        if not files:
-            raise DataError(f"{path}: no parquet file fits this pattern; {_what_is_near(path)}")
-        base = Path(os.path.commonpath([file.parent for file in files]))
-    else:
-        return {}
-    return group_files(sorted(files), base)
-
-
-def _part_folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [e.name for e in entries if e.is_dir() and (e.name == "data" or find_part(e.name))]
-    except OSError as problem:
-        raise DataError(f"{folder}: cannot be read ({problem.strerror})") from None
-
-
-def _what_is_near(pattern: Path) -> str:
-    folder = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
-    if not folder.is_dir():
-        return f"nor is there a folder {folder}"
-    return f"{folder} holds {list_names(sorted(os.listdir(folder)))}"
-
-
-def list_parquet(files: Mapping[str, list[str]], where: str, *, split: str | None, columns: Columns) -> Listing:
-    """Return the images of parquet files by part, as `find_parquet` gives them.
-
-    Raises:
-        DataError: a file that is no parquet, files of different columns or class names, or what `list_tables` refuses.
-    """
-    import datasets
-    from pyarrow.parquet import read_metadata
-
-    keys = {part: part or "all_rows" for part in files}
-    features: dict[str, Any] = {}
-    folders: dict[str, list[Path]] = {part: [] for part in files}
-    with _quiet(), _explain(where, "repair or write it again"):
-        for part, file in [(part, name) for part, names in files.items() for name in names]:
-            if os.path.getsize(file) == 0:
-                raise DataError(f"{file}: must be a parquet file, got an empty one; write it again")
-            content = read_metadata(file)
-            if content.num_rows == 0:
-                raise DataError(f"{file}: must hold rows, got none; remove the file")
-            folders[part] += [Path(os.path.abspath(file)).parent] * content.num_rows
-            features[file] = datasets.Features.from_arrow_schema(content.schema.to_arrow_schema())
-        file, first = next(iter(features.items()))
-        with _naming(file):
-            label = pick_label(first, first, columns)
-        # `datasets` would give the types of one file to all, and the class names with them.
-        share_class_names({file: types[label] for file, types in features.items() if label in types})
-        # Escaped, since `datasets` reads [ and * in names as patterns.
-        paths = {part: [glob.escape(os.path.abspath(name)) for name in names] for part, names in files.items()}
-        data_files = {keys[part]: names for part, names in paths.items()}
-        tables = datasets.load_dataset("parquet", data_files=data_files)
-    return list_tables(
-        {part: tables[key] for part, key in keys.items()}, where, split=split, folders=folders, columns=columns
-    )
-
-
 def is_saved_table(folder: Path) -> bool:
     """Tell whether a folder was written by `save_to_disk` of Hugging Face `datasets`."""
     return any((folder / name).is_file() for name in SAVED)
@@ -259,7 +182,7 @@ def list_saved(folder: Path, *, split: str | None, columns: Columns) -> Listing:
     """
     import datasets
 
-    with _quiet(), _explain(str(folder), "save it again"):
+    with quiet(), explain(str(folder), "save it again"):
         saved = datasets.load_from_disk(str(folder))
     return list_tables(saved if isinstance(saved, Mapping) else {"": saved}, str(folder), split=split, columns=columns)
 
@@ -273,13 +196,13 @@ def list_hub(name: str, *, split: str | None, columns: Columns) -> Listing:
     import datasets
 
     fix = f"check the name and the connection; no folder {name} exists here either"
-    with _offline_without_network(), _explain(f"hub data set {name}", fix):
+    with _offline_without_network(), explain(f"hub data set {name}", fix):
         tables = datasets.load_dataset(name)
     return list_tables(tables, f"hub data set {name}", split=split, columns=columns)
 
 
 @contextmanager
-def _explain(where: str, fix: str) -> Iterator[None]:
+def explain(where: str, fix: str) -> Iterator[None]:
     """Turn any error of `datasets` into one `DataError` line with its innermost reason."""
     try:
         yield
@@ -293,7 +216,7 @@ def _explain(where: str, fix: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep progress bars and log lines of `datasets` off the terminal; what goes wrong is told by the error."""
     import datasets
 

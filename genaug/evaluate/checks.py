@@ -9,14 +9,12 @@ from torch import Tensor
 from genaug.bank import SampleBank
 from genaug.data import LabeledImages
 from genaug.data.check import hash_image, hash_images
+from genaug.data.labeled import CHUNK
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate.arms import Arm
 from genaug.evaluate.batches import count_wanted
-from genaug.evaluate.losses import CrossEntropy
 from genaug.evaluate.makers import Reserve
 from genaug.mixing import MixedDataset
-
-CHUNK = 1024  # images of a bank that are read together
 
 
 def check_arms(arms: Mapping[str, Arm], train: LabeledImages, test: LabeledImages) -> None:
@@ -71,8 +69,6 @@ def _count_known(source: SampleBank | Reserve, known: set[bytes]) -> int:
 
 
 def _check_loss(arm: Arm, num_classes: int, *, name: str) -> None:
-    if arm.loss == CrossEntropy():
-        return
     logits, targets = torch.zeros(2, num_classes), torch.eye(num_classes)[:2]
     try:
         losses, weights = arm.loss(logits, targets, counts=torch.ones(num_classes).double(), progress=0.0)

@@ -205,13 +205,14 @@ def load_train_and_test(
         raise GenaugError("test_fraction holds out images of the training part, so leave test and test_split out")
     else:
         kept, others = train.split(test_fraction, seed=benchmark.seed)
-        scarce = find_missing(train, train.subset(others))
+        held_out = train.subset(others)
+        scarce = find_missing(train, held_out)
         if scarce:
             raise DataError(
                 f"a test part of {test_fraction:g} needs more images of {shorten(scarce)}; add images, leave the class "
                 "out, or hold out a larger share (of two images or more)"
             )
-        train, held_out, name = train.subset(kept), train.subset(others), f"{test_fraction:g} of each class"
+        train, name = train.subset(kept), f"{test_fraction:g} of each class"
     if benchmark.class_counts is not None:
         train = train.subset(count_indices(train.labels, benchmark.class_counts, seed=benchmark.seed))
     shared = find_shared(train, held_out) if drop_shared else []
