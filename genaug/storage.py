@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 from genaug.errors import GenaugError, shorten
 
+LOCK = ".lock"  # in a folder that one process at a time writes to
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # what a disk says of no file in particular
 
 
@@ -91,6 +94,31 @@ def check_folder(path: Path, *, overwrite: bool = False) -> None:
         is_file = path.exists() and not path.is_dir()
     if is_file:
         raise GenaugError(f"{path}: is a file; choose a folder as output")
+
+
+@contextmanager
+def hold(path: Path, lock: Path) -> Iterator[None]:
+    """Keep other processes from writing to `path` too while the block runs.
+
+    Args:
+        path: a folder or a file.
+        lock: the file that stands for it, in a folder that is made if it is not there.
+
+    Raises:
+        GenaugError: `path` is held by another process, or cannot be written to.
+    """
+    with explain_write_errors(path):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            raise GenaugError(f"{path}: another process writes to it; wait, or choose another output") from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # filelock makes a new one where it meets one that is gone
+        held.release()
 
 
 def clear_own_files(directory: Path, own: str, *, last: str, keep: str = "") -> None:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from genaug.evaluate.stored import read_runs
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
 from genaug.seeding import check_seed
-from genaug.storage import check_vacant, expand, write_json, write_text
+from genaug.storage import LOCK, check_vacant, expand, hold, write_json, write_text
 
 Train = LabeledImages | Callable[[int], LabeledImages]
 
@@ -70,8 +71,9 @@ def compare_arms(
         on_step: called after every training step of a classifier, where `jobs` is 1.
 
     Raises:
-        GenaugError: an unknown rival, no arms, no seeds, jobs below 1, an `output` that exists, or one of another
-            comparison to resume; a classifier that does not give a logit for each class; a loss that cannot be used.
+        GenaugError: an unknown rival, no arms, no seeds, jobs below 1, an `output` that exists, is of another
+            comparison to resume, or that another process writes to; a classifier that does not give a logit for each
+            class; a loss that cannot be used.
         DataError: train and test of different formats or classes, without images, of fewer than two classes, or sharing
             an image; what `check_arms` refuses, such as a bank that does not fit, or holds images of the test part.
 
@@ -112,29 +114,49 @@ def compare_arms(
         "test_images": len(test),
     }
     comparison = Comparison(rival, test.spec.class_names, test.targets, settings)
-    if results is not None and resume and results.exists():
-        _check_recognizable({name: settings[name] for name in ("classifier", "train")} | settings["arms"])
-        comparison.runs.extend(read_runs(results, comparison))
-        if comparison.runs:
-            write_results(results, comparison)  # of what was kept, the rival may be another
-    done = {(run["arm"], run["seed"]) for run in comparison.runs}
-    tasks = [Task(name, arms[name], seed) for seed in seeds for name in arms if (name, seed) not in done]
     shared = {"train": train, "test": test, "classifier": classifier, "budget": budget, "device": where}
-    steps = len(seeds) * len(arms) * budget.steps
-    with progress_bar("comparing", total=steps, done=steps - len(tasks) * budget.steps, enabled=progress) as update:
-        parts = {seeds[0]: first}
-        for run in run_tasks(tasks, shared, parts, jobs=jobs, update=update, on_step=on_step):
+    run_missing = partial(_run_missing, comparison, arms, shared, first, jobs=jobs, progress=progress, on_step=on_step)
+    if results is None:
+        run_missing()
+        return comparison
+    with hold(results, results.with_name(f".{results.name}{LOCK}")):
+        if resume and results.exists():
+            _check_recognizable({name: settings[name] for name in ("classifier", "train")} | settings["arms"])
+            comparison.runs.extend(read_runs(results, comparison))
+            if comparison.runs:
+                write_results(results, comparison)  # of what was kept, the rival may be another
+        run_missing(on_run=lambda: write_results(results, comparison))
+    return comparison
+
+
+def _run_missing(
+    comparison: Comparison,
+    arms: Mapping[str, Arm],
+    shared: dict[str, Any],
+    first: LabeledImages,
+    *,
+    jobs: int,
+    progress: bool,
+    on_step: Callable[[], None] | None,
+    on_run: Callable[[], None] | None = None,
+) -> None:
+    """Add the runs to `comparison` that it lacks; `first` is the training part of the first seed."""
+    seeds, done = comparison.settings["seeds"], {(run["arm"], run["seed"]) for run in comparison.runs}
+    tasks = [Task(name, arms[name], seed) for seed in seeds for name in arms if (name, seed) not in done]
+    steps = shared["budget"].steps
+    ended = (len(seeds) * len(arms) - len(tasks)) * steps
+    with progress_bar("comparing", total=ended + len(tasks) * steps, done=ended, enabled=progress) as update:
+        for run in run_tasks(tasks, shared, {seeds[0]: first}, jobs=jobs, update=update, on_step=on_step):
             comparison.runs.append(run)
             if run.get("diverged"):
                 warnings.warn(
                     f"arm {run['arm']!r}, seed {run['seed']}: the classifier diverged, and is scored as one that knows "
                     "nothing; lower the learning rate before you believe a difference to it",
                     DataWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
-            if results is not None:
-                write_results(results, comparison)
-    return comparison
+            if on_run is not None:
+                on_run()
 
 
 def write_results(path: Path, comparison: Comparison) -> None:

@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from filelock import FileLock, Timeout
 
 from genaug.config import parse_config, printable, read_json
 from genaug.errors import CheckpointError, DataError, GenaugError, RecipeError, ResumeWarning, shorten
-from genaug.storage import check_folder, check_vacant, clear_own_files, explain_write_errors, write_json, write_text
+from genaug.storage import (
+    LOCK,
+    check_folder,
+    check_vacant,
+    clear_own_files,
+    explain_write_errors,
+    hold,
+    write_json,
+    write_text,
+)
 from genaug.training.state import list_states, remove_leftovers
 
 RUN = "run.json"
-LOCK = ".lock"
 RECIPE = "recipe.yaml"
 STATES = "states"
 MODEL = "model"
@@ -52,16 +59,8 @@ def own_folder(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) 
     with explain_write_errors(folder):
         if not (folder / RUN).is_file() and not (folder / LOCK).is_file():
             _check_new(folder, overwrite=overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise GenaugError(f"{folder}: another process trains into it; wait, or choose another output") from None
-    try:
+    with hold(folder, folder / LOCK):
         yield _prepare(folder, facts, resume=resume, overwrite=overwrite)
-    finally:
-        lock.release()
 
 
 def _check_new(folder: Path, *, overwrite: bool) -> None:

@@ -1,6 +1,7 @@
 """Is it of use? Arms are tuned on a validation part and compared on the test part, with files, a table and a plot."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from genaug.evaluate.parts import check_classes, check_parts, find_missing, find
 from genaug.evaluate.pieces import RIVAL, Piece, build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
 from genaug.evaluate.search import Choice, choose_settings, split_for_search
-from genaug.storage import check_folder, clear_own_files, expand
+from genaug.storage import LOCK, check_folder, clear_own_files, expand, hold
 from genaug.workflows.benchmarks import Benchmark
 from genaug.workflows.classifiers import find_classifier
 from genaug.workflows.model_pieces import model_pieces
@@ -26,7 +27,7 @@ from genaug.workflows.utility_report import is_synthetic, list_pieces, print_cho
 
 RESULTS = "results.json"
 OURS = "genaug"
-OWN_FILES = r"(rivals|ours|results)\.(json|csv)|arms\.png|generators/.+"
+OWN_FILES = r"(rivals|ours|results)\.(json|csv)|\.(rivals|ours|results)\.json\.lock|arms\.png|generators/.+"
 
 
 def run_utility(
@@ -133,45 +134,20 @@ def run_utility(
         "device": where,
         "progress": progress,
     }
-    _prepare(target, resume=resume, overwrite=overwrite)
-    rival, favorite = benchmark.rival, None
-    if rival is not None:
-        pieces[RIVAL] = build_on(settings[rival][0])
-        found = {name: compose(name)[0] for name in names}
-    else:
-        search: Callable[..., Choice] = partial(
-            choose_settings,
+    with _own_folder(target, resume=resume, overwrite=overwrite):
+        rival, arms, favorite = _choose(
+            benchmark, names, rivals, pieces, compose, train=train, target=target, bank=bank, options=options
+        )
+        comparison = compare_arms(
+            arms,
             train=train,
-            fraction=benchmark.validation_fraction,
-            seeds=_seeds(benchmark, benchmark.search_seeds),
-            split_seed=benchmark.seed,
+            test=held_out,
+            rival=rival,
+            seeds=_seeds(benchmark, benchmark.seeds),
+            output=target / RESULTS,
             **options,
         )
-        chosen = search(rivals, output=target / "rivals.json")
-        print_choice(chosen, "rivals", train=train, fraction=benchmark.validation_fraction)
-        rival, found = chosen.best, dict(chosen.arms)
-        bases = [name for name in chosen.ranking if chosen.arms[name].source is None]
-        if bases:
-            pieces[RIVAL] = build_on(chosen.arms[bases[0]])
-        rest = {name: compose(name) for name in names if name not in rivals}
-        if rest:
-            ours = search(rest, output=target / "ours.json")
-            if bank is not None:
-                say("The bank may be made of validation images too: its scores here tell less than those of others.")
-            print_choice(ours, "arms with samples", train=train, fraction=benchmark.validation_fraction)
-            found |= ours.arms
-            favorite = next((name for name in ours.ranking if is_synthetic(name, pieces)), None)
-    arms = {name: found[name] for name in names}
-    comparison = compare_arms(
-        arms,
-        train=train,
-        test=held_out,
-        rival=rival,
-        seeds=_seeds(benchmark, benchmark.seeds),
-        output=target / RESULTS,
-        **options,
-    )
-    plot_arms(comparison, target / "arms.png")
+        plot_arms(comparison, target / "arms.png")
     print_utility(comparison, benchmark, pieces, part=part, favorite=favorite)
     say(f"Results, runs and a plot: {target}")
     return comparison
@@ -228,6 +204,48 @@ def load_train_and_test(
     return train, held_out, name
 
 
+def _choose(
+    benchmark: Benchmark,
+    names: Sequence[str],
+    rivals: Mapping[str, Sequence[Arm]],
+    pieces: dict[str, Piece],
+    compose: Callable[..., Sequence[Arm]],
+    *,
+    train: LabeledImages,
+    target: Path,
+    bank: str | Path | None,
+    options: Mapping[str, Any],
+) -> tuple[str, dict[str, Arm], str | None]:
+    """Return the rival, every arm with its best settings, and the best one with samples; set pieces["rival"]."""
+    if benchmark.rival is not None:
+        pieces[RIVAL] = build_on(rivals[benchmark.rival][0])
+        return benchmark.rival, {name: compose(name)[0] for name in names}, None
+    fraction = benchmark.validation_fraction
+    search: Callable[..., Choice] = partial(
+        choose_settings,
+        train=train,
+        fraction=fraction,
+        seeds=_seeds(benchmark, benchmark.search_seeds),
+        split_seed=benchmark.seed,
+        **options,
+    )
+    chosen = search(rivals, output=target / "rivals.json")
+    print_choice(chosen, "rivals", train=train, fraction=fraction)
+    bases = [name for name in chosen.ranking if chosen.arms[name].source is None]
+    if bases:
+        pieces[RIVAL] = build_on(chosen.arms[bases[0]])
+    rest = {name: compose(name) for name in names if name not in rivals}
+    if not rest:
+        return chosen.best, {name: chosen.arms[name] for name in names}, None
+    ours = search(rest, output=target / "ours.json")
+    if bank is not None:
+        say("The bank may be made of validation images too: its scores here tell less than those of others.")
+    print_choice(ours, "arms with samples", train=train, fraction=fraction)
+    favorite = next((name for name in ours.ranking if is_synthetic(name, pieces)), None)
+    found = chosen.arms | ours.arms
+    return chosen.best, {name: found[name] for name in names}, favorite
+
+
 def _seeds(benchmark: Benchmark, count: int) -> range:
     return range(benchmark.seed, benchmark.seed + count)
 
@@ -255,9 +273,14 @@ def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:
     return not any(piece.synthetic or piece.control for piece in list_pieces(name, pieces))
 
 
-def _prepare(target: Path, *, resume: bool, overwrite: bool) -> None:
-    if resume and target.is_dir():
-        return
-    check_folder(target, overwrite=overwrite)
-    if target.is_dir():
-        clear_own_files(target, OWN_FILES, last=RESULTS)
+@contextmanager
+def _own_folder(target: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make `target` ready for a comparison, and keep other processes out of it."""
+    kept = resume and target.is_dir()
+    if not kept and not (target / LOCK).is_file():
+        check_folder(target, overwrite=overwrite)
+    with hold(target, target / LOCK):
+        if not kept and any(path.name != LOCK for path in target.iterdir()):
+            check_folder(target, overwrite=overwrite)
+            clear_own_files(target, OWN_FILES, keep=LOCK, last=RESULTS)
+        yield

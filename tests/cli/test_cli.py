@@ -141,7 +141,7 @@ def test_an_unknown_public_name():
 
 def test_train_writes_everything(run_dir):
     assert {path.name for path in run_dir.iterdir()} == {
-        ".lock", "metrics.jsonl", "model", "recipe.yaml", "run.json", "samples", "states", "tensorboard"
+        "metrics.jsonl", "model", "recipe.yaml", "run.json", "samples", "states", "tensorboard"
     }  # fmt: skip
     model = genaug.load(run_dir / "model")
     assert model.spec.class_names == tuple("0123456789")

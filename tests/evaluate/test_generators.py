@@ -71,7 +71,7 @@ def everything(bank: SampleBank) -> torch.Tensor:
 
 def files(folder: Path) -> dict[str, int]:
     """Return when each file was written, in nanoseconds."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock" and path.suffix != ".lock")
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in found}
 
 

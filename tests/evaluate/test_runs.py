@@ -91,6 +91,23 @@ def test_a_comparison_goes_on_where_it_was_cut_off(train_part, test_part, tmp_pa
     assert again == resumed
 
 
+def test_another_comparison_is_kept_out_of_its_results(train_part, test_part, tmp_path):
+    # In this process the lock of the running comparison is seen just as another process sees it.
+    output, refused = tmp_path / "results.json", []
+
+    def try_another() -> None:
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(GenaugError, match="results.json: another process writes to it"):
+                compare(train_part, test_part, output=output, **options)
+        compare(train_part, test_part, arms={"plain": Arm()}, seeds=1, output=tmp_path / f"{len(refused)}.json")
+        refused.append(1)
+
+    result = compare(train_part, test_part, output=output, on_step=try_another)
+    assert len(refused) == 2 * 6
+    assert json.loads(output.read_text()) == result.to_dict()
+    assert compare(train_part, test_part, output=output, resume=True) == result  # it is free again
+
+
 def test_more_seeds_and_arms_are_added_to_what_is_there(train_part, test_part, tmp_path):
     output, done = tmp_path / "results.json", []
     first = compare(train_part, test_part, arms={"plain": Arm()}, output=output, resume=True)  # there is none yet

@@ -386,7 +386,7 @@ def test_a_second_process_is_kept_out(digits, tmp_path):
 
     def try_another(step: int) -> None:
         for options in ({"resume": True}, {"overwrite": True}):
-            with pytest.raises(GenaugError, match="another process trains into it"):
+            with pytest.raises(GenaugError, match="another process writes to it"):
                 train(recipe(), data=digits, output=output, progress=False, **options)
             refused.append(step)
 

@@ -20,6 +20,7 @@ from genaug.evaluate.makers import Noise, Replay, Smote
 from genaug.evaluate.pieces import build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
 from genaug.evaluate.search import Choice
+from genaug.storage import LOCK, hold
 from genaug.training.recipe_files import list_recipes
 from genaug.workflows import utility
 from genaug.workflows.benchmarks import ARMS, Benchmark, load_benchmark
@@ -144,6 +145,20 @@ def test_a_run_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch) -> None:
         run(arms, **given, overwrite=True)
     (output / "mine.txt").unlink()
     run(arms, **given, overwrite=True)
+
+
+def test_two_runs_into_one_folder(digits, tmp_path) -> None:
+    train, test = digits
+    given = {"data": train, "test": test, "output": tmp_path / "out"}
+    result = run('arms=["plain", "noise"]', **given)
+    before = {path.name: path.read_bytes() for path in given["output"].iterdir()}
+    with hold(given["output"], given["output"] / LOCK):
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(GenaugError, match="out: another process writes to it"):
+                run('arms=["plain", "noise"]', **given, **options)
+    assert {path.name: path.read_bytes() for path in given["output"].iterdir()} == before
+    again = run('arms=["plain", "noise"]', **given, overwrite=True)
+    assert [run["correct"] for run in again.runs] == [run["correct"] for run in result.runs]
 
 
 def test_a_named_rival_leaves_the_search_out(recipe, digits, tmp_path, capsys) -> None:
