@@ -61,7 +61,7 @@ class SampleBank:
         `filter_acceptance` of each.
 
         Args:
-            source: a model or bank, with `spec` and `sample(labels, *, generator=None)`. A bank's samples are drawn with
+            source: a model or bank, with `spec` and `sample(labels, *, generator=None)`. Those of a bank are drawn with
                 replacement: some repeat, and others are left out.
             counts: samples a class: one number for all, a dict by class name, or a list.
             seed: of all draws.
