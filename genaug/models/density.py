@@ -37,15 +37,24 @@ class LatentDensity(nn.Module):
         """Number of Gaussians in each mixture."""
         return self.weights.shape[1]
 
-    def fit(self, row_means: Tensor, row_variances: Tensor, labels: Tensor, *, shrinkage: float) -> None:
+    def fit(
+        self,
+        row_means: Tensor,
+        row_variances: Tensor,
+        labels: Tensor,
+        *,
+        shrinkage: float,
+        unlabeled: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         """Fit every class to the posteriors N(row_means, row_variances) of its images, both (N, D); labels (N,).
 
         A class is fitted to the aggregated posterior, the mean over its images of q(z|x), whose covariance is that of
         the means plus the mean variance. Covariances are shrunk toward the pooled within-class one with the weight of
         `shrinkage` images, means toward the pooled mean with the weight of one image, so that a class of few images
-        borrows from the others. A class without images, and the null class, get the pooled density.
+        borrows from the others. A class without images gets the pooled density. So does the null class, or one fitted
+        to the means and variances `unlabeled` of all images as they are without their labels.
         """
-        mu, var = row_means.double().cpu().numpy(), row_variances.double().cpu().numpy()
+        mu, var = _to_numpy(row_means, row_variances)
         classes = labels.cpu().numpy()
         num_classes = len(self.weights) - 1
         members = [np.flatnonzero(classes == c) for c in range(num_classes)]
@@ -55,6 +64,8 @@ class LatentDensity(nn.Module):
         everything = np.arange(len(mu))
         for row, rows in enumerate([*members, everything]):
             rows = rows if len(rows) else everything
+            if row == num_classes and unlabeled is not None:
+                mu, var = _to_numpy(*unlabeled)
             parts = _split(mu[rows], self.components)
             for k, part in enumerate(parts):
                 n, weight = part.sum(), part / max(part.sum(), 1e-12)
@@ -126,6 +137,10 @@ class LatentDensity(nn.Module):
             log_det = self.scales[label].diagonal(dim1=-2, dim2=-1).log().sum(-1)
             score[rows] = self.weights[label].log() - distance / 2 - log_det
         return score
+
+
+def _to_numpy(means: Tensor, variances: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    return means.double().cpu().numpy(), variances.double().cpu().numpy()
 
 
 def _covariance(mu: np.ndarray, var: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:

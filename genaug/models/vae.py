@@ -40,7 +40,7 @@ class VAEConfig:
     likelihood_std: float | None = None  # of the Gaussian likelihood, on the [0, 1] scale; None: learned
     beta: float = 1.0  # weight of the KL term (Higgins et al. 2017)
     free_bits: float = 0.0  # nats per latent dimension that cost nothing (Kingma et al. 2016)
-    label_dropout: float = 0.1  # share of labels replaced by the null class in training
+    label_dropout: float = 0.1  # share of labels replaced by the null class in training; 0: of no use without labels
     density_components: int = 4  # Gaussians per class in the density of latents
     density_shrinkage: float = 20.0  # weight of the pooled covariance, in images
 
@@ -215,13 +215,23 @@ class VAE(Model):
         return loss, figures
 
     def fit_after_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
-        """Fit the density of latents of every class to public images (N, C, H, W) and labels (N,), or to `rows`."""
+        """Fit the density of latents of every class to public images (N, C, H, W) and labels (N,), or to `rows`.
+
+        That of the null class is fitted to what images are encoded as without labels.
+        """
         labels = self.check_batch(images, labels)
         rows = torch.arange(len(images)) if rows is None else rows
         with inference(self):
-            stats = [self._infer(images[part].to(self.device), labels[part])[:2] for part in rows.split(256)]
-            mean, log_variance = (torch.cat(part) for part in zip(*stats, strict=True))
-            self.density.fit(mean, log_variance.exp(), labels[rows], shrinkage=self.config.density_shrinkage)
+            labeled = self._posteriors(images, labels, rows)
+            unlabeled = self._posteriors(images, torch.full_like(labels, self.null_label), rows)
+            shrinkage = self.config.density_shrinkage
+            self.density.fit(*labeled, labels[rows], shrinkage=shrinkage, unlabeled=unlabeled)
+
+    def _posteriors(self, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means and variances (N, D) of the latents of `rows`."""
+        stats = [self._infer(images[part].to(self.device), labels[part])[:2] for part in rows.split(256)]
+        mean, log_variance = (torch.cat(part) for part in zip(*stats, strict=True))
+        return mean, log_variance.exp()
 
     def sample(self, labels: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 256) -> Tensor:
         """Return new images (N, C, H, W), float32 in [0, 1], of the classes `labels` (N,), null class included.

@@ -307,6 +307,19 @@ def test_unconditional_without_class_names(images):
     assert model.vary(images, strength=0.3, generator=seeded()).shape == (6, 1, 8, 8)
 
 
+def test_the_null_class_has_the_density_of_images_without_labels(images, labels):
+    model = make_vae()
+    with torch.no_grad():
+        model.posterior_head[-1].weight.normal_(generator=seeded())  # the label is worth something to the encoder
+    model.fit_after_training(images, labels)
+    null, classes = model.density.means[-1, 0], model.density.means[:-1].clone()
+    torch.testing.assert_close(null, model.encode(images).mean(0), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(null, model.encode(images, labels).mean(0), atol=0.1)
+    model.fit_after_training(images, labels, rows=torch.arange(5))
+    torch.testing.assert_close(model.density.means[-1, 0], model.encode(images[:5]).mean(0), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(model.density.means[:-1], classes)
+
+
 def test_measure_agrees_with_its_definition(images, labels):
     model = randomize(make_vae(likelihood="gaussian"))
     scores = model.measure(images, labels)
