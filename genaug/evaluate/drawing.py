@@ -1,5 +1,6 @@
 """What a source draws and reconstructs, to be measured beside real images of the same classes."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from genaug.images import to_float, to_uint8
 from genaug.progress import progress_bar
 from genaug.seeding import make_generator
 
+LEAST = 4  # images on each side of a distance
 MAX_SAMPLES = 10_000
 CHUNK = 500  # images drawn at once; fixed, since a model's samples depend on the size of the batch
 
@@ -45,38 +47,60 @@ def choose_labels(test: LabeledImages, *, samples: int | None, seed: int) -> Ten
         GenaugError: fewer than 4 samples or held-out images.
     """
     count = min(len(test), MAX_SAMPLES) if samples is None else samples
-    if type(count) is not int or count < 4:
-        raise GenaugError(f"samples must be an integer of at least 4, got {shorten(count)}")
-    if len(test) < 4:
-        raise GenaugError(f"test must hold at least 4 images to measure distances to, got {len(test)}")
+    if type(count) is not int or count < LEAST:
+        raise GenaugError(f"samples must be an integer of at least {LEAST}, got {shorten(count)}")
+    if len(test) < LEAST:
+        raise GenaugError(f"test must hold at least {LEAST} images to measure distances to, got {len(test)}")
     order = torch.randperm(len(test), generator=make_generator(seed, "fidelity labels"))
     return test.labels[order.repeat(-(-count // len(test)))[:count]]
 
 
 def match_rows(available: Tensor, wanted: Tensor, *, seed: int) -> Tensor:
-    """Return a row of `available` labels for each of those `wanted`, none twice before all of its class are taken.
+    """Return a row of `available` labels for each of those `wanted`, none twice: of a class with too few, all it has.
 
-    >>> match_rows(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1, 0]), seed=0)[1::2]
-    tensor([0, 0])
+    >>> match_rows(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1, 0]), seed=0)[1:2]
+    tensor([0])
     """
-    rows = torch.empty_like(wanted)
+    rows = torch.full_like(wanted, -1)
     for label in wanted.unique().tolist():
         places = torch.nonzero(wanted == label).flatten()
         members = torch.nonzero(available == label).flatten()
         order = torch.randperm(len(members), generator=make_generator(seed, "fidelity training images", label))
-        rows[places] = members[order.repeat(-(-len(places) // len(members)))[: len(places)]]
-    return rows
+        rows[places[: len(members)]] = members[order[: len(places)]]
+    return rows[rows >= 0]
 
 
-def draw_samples(source: Any, labels: Tensor, *, seed: int, progress: bool) -> Iterator[Tensor]:
+def keep_shares(labels: Tensor, like: Tensor) -> Tensor:
+    """Return a bool mask of the first of each class in `labels` (N,), as many as the shares of classes in `like` allow.
+
+    >>> keep_shares(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 0, 1])).tolist()
+    [True, True, False, False]
+    """
+    wanted = like.bincount()
+    have = labels.bincount(minlength=len(wanted))
+    share = min(1.0, *(float(n / count) for n, count in zip(have, wanted, strict=False) if count))
+    kept = torch.zeros_like(labels, dtype=torch.bool)
+    for label, count in enumerate(wanted.tolist()):
+        kept[torch.nonzero(labels == label).flatten()[: math.floor(share * count + 1e-9)]] = True
+    return kept
+
+
+def draw_samples(
+    source: Any, labels: Tensor, *, seed: int, progress: bool, rows: Tensor | None = None
+) -> Iterator[Tensor]:
     """Yield samples (n, C, H, W) of `labels` in chunks, as uint8 on the CPU, which is what real images are.
+
+    Of a bank, `rows` names them; else they are drawn.
 
     Raises:
         DataError: samples of another number, size or range than asked for.
     """
     with progress_bar("samples", total=len(labels), enabled=progress) as update, torch.no_grad():
         for number, chunk in enumerate(labels.split(CHUNK)):
-            images = source.sample(chunk, generator=make_generator(seed, "fidelity samples", number))
+            if rows is not None:
+                images = source.images(rows[number * CHUNK :][: len(chunk)])
+            else:
+                images = source.sample(chunk, generator=make_generator(seed, "fidelity samples", number))
             source.spec.check_images(images, name="images of source")
             if images.ndim != 4 or len(images) != len(chunk):
                 raise DataError(

@@ -1,5 +1,6 @@
 """How close samples and reconstructions are to held-out real images, as a network sees them."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
@@ -7,10 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genaug.bank import SampleBank
 from genaug.bank.drawing import name_source
 from genaug.data import LabeledImages
-from genaug.errors import DataError, shorten
-from genaug.evaluate.drawing import check_fit, choose_labels, draw_samples, match_rows, reconstruction_errors
+from genaug.errors import DataError, DataWarning, shorten
+from genaug.evaluate.drawing import (
+    LEAST,
+    check_fit,
+    choose_labels,
+    draw_samples,
+    keep_shares,
+    match_rows,
+    reconstruction_errors,
+)
 from genaug.evaluate.figures import LEAST_FOR_KID, NEIGHBORS, ClassFidelity, ClassMean, Distance, FidelityResult
 from genaug.features import (
     STEPS,
@@ -54,13 +64,16 @@ def measure_fidelity(
 
     - "classifier", those of a small one that is trained on `train` (`genaug.features.fit_features`). They compare only
       with figures in the same features: of training images, which stand beside them, and of other sources with the
-      same `train`, `test`, `seed` and number of samples;
+      same `train`, `test`, `seed` and number of samples. The classifier learned these very training images, so where
+      they are few, other real images would come nearer to the held-out ones than they do;
     - "inception", those that FID is defined by, for figures as others publish them. It needs the extra `fid`, and
       about a minute for a thousand images on a CPU core;
     - "torchmetrics", those of the same network as torchmetrics downloads and applies it.
 
     Samples have the classes of `test`, in the same shares, which puts the KID of perfect samples a little below 0. For
-    a class FID is given where more held-out images and samples than features are there, KID from 10 on.
+    a class FID is given where more held-out images and samples than features are there, KID from 10 on. Of a bank each
+    sample is taken once; where it has too few, fewer are compared, and a `DataWarning` says so. Training images are
+    taken once too: where a class has fewer than samples, there is no FID of theirs, and no precision to coverage.
 
     The classification accuracy score tells what samples alone teach (Ravuri & Vinyals 2019, "Classification Accuracy
     Score for Conditional Generative Models"): the classifier, trained anew in the same way on as many samples of each
@@ -99,19 +112,25 @@ def measure_fidelity(
         raise DataError(
             f"train must hold images of every class of test, got none of {shorten(missing)}; leave these out of test"
         )
-    labels = choose_labels(test, samples=samples, seed=seed)
+    wanted = choose_labels(test, samples=samples, seed=seed)
+    labels, rows = _find_rows(source, wanted, seed=seed)
+    even = keep_shares(labels, wanted)
+    _warn_of_few(test.spec.class_names, labels, wanted, compared=int(even.sum()))
     network = find_features(features, test, name="test", device=device)
     if isinstance(network, ClassifierFeatures):
         classifier = network
     else:
         classifier = fit_features(train, seed=seed, steps=classifier_steps, device=device, progress=progress)
         network = network or classifier
-    compared, places = match_rows(train.labels, labels, seed=seed).unique(return_inverse=True)
+    compared = match_rows(train.labels, labels, seed=seed)
+    kinds = train.labels[compared]
+    same = keep_shares(kinds, labels[even])
     shown = progress and network is not classifier
     held_out, expected = _look_at(_chunks(test.images, name="held-out images", progress=shown), network, classifier)
-    synthetic, found = _look_at(draw_samples(source, labels, seed=seed, progress=progress), network, classifier)
+    drawn = draw_samples(source, labels, seed=seed, progress=progress, rows=rows)
+    synthetic, found = _look_at(drawn, network, classifier)
     chunks = _chunks(train.images[compared], name="training images", progress=shown)
-    training = torch.cat([network.extract(chunk) for chunk in chunks])[places]
+    training = torch.cat([network.extract(chunk) for chunk in chunks])
     learned = _learn_from_samples(source, train, test, classifier, seed, progress) if accuracy_score else None
     errors = reconstruction_errors(source, test)
     measure = getattr(source, "measure", None)
@@ -126,7 +145,7 @@ def measure_fidelity(
                 held_out=int(real.sum()),
                 samples=int(own.sum()),
                 sample_distance=_measure_class(held_out[real], synthetic[own], seed),
-                training_distance=_measure_class(held_out[real], training[own], seed),
+                training_distance=_measure_class(held_out[real], training[kinds == index], seed, beside=int(own.sum())),
                 sample_recall=_plain(recalls[0][index]),
                 held_out_recall=_plain(recalls[1][index]),
                 reconstruction_mse=None if errors is None else _plain(errors[real].mean()),
@@ -138,19 +157,19 @@ def measure_fidelity(
         images={
             "training": len(train),
             "held_out": len(test),
-            "samples": len(labels),
-            "training_compared": len(compared),
+            "samples": int(even.sum()),
+            "training_compared": int(same.sum()),
         },
         features=describe_features(network),
         classifier=describe_features(classifier),
-        sample_distance=_measure_all(held_out, synthetic, seed),
-        training_distance=_measure_all(held_out, training, seed),
-        sample_manifold=_measure_manifold(held_out, synthetic),
-        training_manifold=_measure_manifold(held_out, training),
+        sample_distance=_measure_all(held_out, synthetic[even], seed),
+        training_distance=_measure_all(held_out, training[same], seed, beside=int(even.sum())),
+        sample_manifold=_measure_manifold(held_out, synthetic[even]),
+        training_manifold=_measure_manifold(held_out, training[same], beside=int(even.sum())),
         intra_class_fid=_mean_of_classes(classes, "fid"),
         intra_class_kid=_mean_of_classes(classes, "kid"),
         held_out_scores=score_predictions(test.labels, expected, num_classes=num_classes),
-        sample_scores=score_predictions(labels, found, num_classes=num_classes),
+        sample_scores=score_predictions(labels[even], found[even], num_classes=num_classes),
         accuracy_score=learned,
         reconstruction_mse=None if errors is None else float(errors.mean()),
         model_scores=dict(measure(test.images, test.labels)) if callable(measure) else {},
@@ -176,30 +195,63 @@ def _look_at(
     return torch.cat(features), classifier.classify(torch.cat(seen))
 
 
+def _find_rows(source: Any, wanted: Tensor, *, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Return the labels of samples, and their rows where they are those of a bank: none twice, fewer where it has few.
+
+    Raises:
+        DataError: a bank without samples of a class.
+    """
+    if not isinstance(source, SampleBank):
+        return wanted, None
+    if missing := [source.spec.class_names[label] for label in wanted.unique().tolist() if not source.counts[label]]:
+        raise DataError(f"source must have samples of every class that is measured, got none of {shorten(missing)}")
+    rows = match_rows(source.labels, wanted, seed=seed)
+    return source.labels[rows], rows
+
+
+def _warn_of_few(names: Sequence[str], labels: Tensor, wanted: Tensor, *, compared: int) -> None:
+    have, want = (found.bincount(minlength=len(names)).tolist() for found in (labels, wanted))
+    few = [f"{name}: {n} of {count}" for name, n, count in zip(names, have, want, strict=True) if n < count]
+    if few:
+        warnings.warn(
+            f"source has fewer samples than the held-out images ask for ({shorten(few)}): over all classes, in their "
+            f"shares, {compared} of {len(wanted)} are compared",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
 def _learn_from_samples(
     source: Any, train: LabeledImages, test: LabeledImages, like: ClassifierFeatures, seed: int, progress: bool
 ) -> dict[str, Any]:
-    drawn = draw_samples(source, train.labels, seed=derive_seed(seed, "accuracy score"), progress=progress)
-    samples = LabeledImages(torch.cat(list(drawn)), train.labels, train.spec)
+    labels, rows = _find_rows(source, train.labels, seed=seed)
+    own_seed = derive_seed(seed, "accuracy score")
+    drawn = draw_samples(source, labels, seed=own_seed, progress=progress, rows=rows)
+    samples = LabeledImages(torch.cat(list(drawn)), labels, train.spec)
     steps, device = like.settings.get("steps", STEPS), next(like.net.parameters()).device
     student = fit_features(samples, seed=seed, steps=steps, device=device, progress=progress)
     return {**student.score(test), "training_samples": len(samples)}
 
 
-def _measure_all(real: Tensor, other: Tensor, seed: int) -> Distance:
+def _measure_all(real: Tensor, other: Tensor, seed: int, *, beside: int = 0) -> Distance:
+    """Return the distances of all images; a FID depends on their number, so none of fewer than those `beside`."""
+    if len(other) < LEAST:
+        return Distance(None, None, None)
     kid, kid_std = kernel_distance(real, other, seed=seed)
-    return Distance(frechet_distance(real, other), kid, kid_std)
+    return Distance(frechet_distance(real, other) if len(other) >= beside else None, kid, kid_std)
 
 
-def _measure_class(real: Tensor, other: Tensor, seed: int) -> Distance:
+def _measure_class(real: Tensor, other: Tensor, seed: int, *, beside: int = 0) -> Distance:
     least = min(len(real), len(other))
-    fid = frechet_distance(real, other) if least > real.shape[1] else None
+    fid = frechet_distance(real, other) if least > real.shape[1] and len(other) >= beside else None
     kid, kid_std = kernel_distance(real, other, seed=seed) if least >= LEAST_FOR_KID else (None, None)
     return Distance(fid, kid, kid_std)
 
 
-def _measure_manifold(real: Tensor, other: Tensor) -> ManifoldScores | None:
-    return manifold_scores(real, other, k=NEIGHBORS) if min(len(real), len(other)) > NEIGHBORS else None
+def _measure_manifold(real: Tensor, other: Tensor, *, beside: int = 0) -> ManifoldScores | None:
+    if min(len(real), len(other)) <= NEIGHBORS or len(other) < beside:
+        return None
+    return manifold_scores(real, other, k=NEIGHBORS)
 
 
 def _mean_of_classes(classes: Sequence[ClassFidelity], figure: str) -> ClassMean:

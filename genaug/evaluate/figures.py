@@ -37,7 +37,7 @@ class ClassFidelity:
     Args:
         name: the class.
         held_out: number of its held-out images.
-        samples: number of its samples, and of its training images beside them.
+        samples: number of its samples, and of its training images beside them where there are as many.
         sample_distance: of its samples.
         training_distance: of its training images.
         sample_recall: share of its samples that the classifier finds in it; None without samples.
@@ -77,15 +77,16 @@ class FidelityResult:
     Args:
         source: family of the model, or kind of the source.
         seed: of samples, classifier and subsets.
-        images: how many of each kind there were. "training_compared" is the number of different training images that
-            stand beside the samples: a class with fewer training images than samples repeats them.
+        images: how many of each kind there were. "training_compared" is the number of training images that stand
+            beside the samples, in the same shares of classes: fewer where a class has fewer.
         features: what distances were taken in: name, number of features F, and what else they depend on.
         classifier: how the classifier was trained that finds samples in their classes.
         sample_distance: of the samples to the held-out images.
-        training_distance: of as many training images, with the same labels: about what perfect samples would get.
+        training_distance: of as many training images, with the same labels: about what perfect samples would get, in
+            features that did not learn from them. Of fewer, no FID.
         sample_manifold: precision, recall, density and coverage of the samples, of the 5 nearest neighbors; None with
             fewer than 6 samples or held-out images.
-        training_manifold: of as many training images.
+        training_manifold: of as many training images; None of fewer.
         intra_class_fid: mean over the classes that have a FID.
         intra_class_kid: mean over the classes that have a KID.
         held_out_scores: accuracy of the classifier on the held-out images, as `score_predictions` returns it.

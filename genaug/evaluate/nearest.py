@@ -166,8 +166,6 @@ def read_rows(data: LabeledImages, rows: Tensor) -> Batches:
 
 def read_samples(source: Any, labels: Tensor, numbers: Tensor, *, seed: int) -> Batches:
     """Yield the samples that `choose_samples` named in chunks: uint8 images on the CPU, labels, numbers."""
-    if isinstance(source, SampleBank):
-        images: Iterable[Tensor] = (source.images(rows) for rows in numbers.split(CHUNK))
-    else:
-        images = draw_samples(source, labels, seed=seed, progress=False)
+    rows = numbers if isinstance(source, SampleBank) else None
+    images = draw_samples(source, labels, seed=seed, progress=False, rows=rows)
     return zip(images, labels.split(CHUNK), numbers.split(CHUNK), strict=True)

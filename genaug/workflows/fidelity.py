@@ -124,15 +124,18 @@ def print_fidelity(result: FidelityResult) -> None:
     console.print(table)
     console.print(_tabulate_scores(result))
     images, width = result.images, result.features["num_features"]
+    few = ["-: a class has fewer training images than samples, and FID depends on how many there are."]
+    few = few if images["training_compared"] < images["samples"] else []
     trained = f"a classifier trained on {images['training']} training images"
     network = trained if result.features["name"] == "classifier" else f"the network '{result.features['name']}'"
     lines = [
         f"{images['samples']} samples against {images['held_out']} held-out images, in {width} features of {network}.",
-        f"real: as many training images with the same labels ({images['training_compared']} different ones), and, of "
-        "found, the held-out images.",
+        f"real: {images['training_compared']} training images with the same shares of classes, and, of found, the "
+        "held-out images.",
         f"found: share that {'the classifier' if network == trained else trained} finds in their class, in percent. "
         "MSE: of reconstructions, on the [0, 1] scale.",
         f"FID of a class needs more than {width} images. Precision to coverage: of the {NEIGHBORS} nearest neighbors.",
+        *few,
     ]
     if result.accuracy_score is not None:
         lines.append(
@@ -151,10 +154,10 @@ def _tabulate_scores(result: FidelityResult) -> Table:
         if mean.samples is not None and mean.training is not None:
             row = f"{figure}, mean over {mean.classes} of {len(result.classes)} classes"
             table.add_row(row, f"{mean.samples:.3f}", f"{mean.training:.3f}")
-    if result.sample_manifold is not None and result.training_manifold is not None:
-        real = asdict(result.training_manifold)
+    if result.sample_manifold is not None:
+        real = {} if result.training_manifold is None else asdict(result.training_manifold)
         for name, value in asdict(result.sample_manifold).items():
-            table.add_row(name, f"{value:.3f}", f"{real[name]:.3f}")
+            table.add_row(name, f"{value:.3f}", show(real.get(name), 3))
     if result.accuracy_score is not None:
         ours, theirs = result.accuracy_score, result.held_out_scores
         for row, name in (("accuracy score", "accuracy"), ("mean over classes", "balanced_accuracy")):

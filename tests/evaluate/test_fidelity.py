@@ -14,8 +14,9 @@ from torch import Tensor
 import genaug
 from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices
+from genaug.errors import DataWarning
 from genaug.evaluate import ClassMean, Distance, measure_fidelity
-from genaug.evaluate.drawing import choose_labels, draw_samples, match_rows
+from genaug.evaluate.drawing import choose_labels, draw_samples, keep_shares, match_rows
 from genaug.evaluate.plots import plot_fidelity
 from genaug.features import ClassifierFeatures, fit_features
 from genaug.metrics import frechet_distance, kernel_distance
@@ -224,17 +225,50 @@ def test_samples_follow_the_shares_of_the_held_out_classes(features, train_part,
     assert torch.equal(labels.bincount(), 2 * skewed.labels.bincount())
     few = choose_labels(skewed, samples=200, seed=0)
     assert int((few == 1).sum()) == pytest.approx(200 * skewed.counts[1] / len(skewed), abs=20)
-    found = measure(digits_vae, train=train_part, test=test_part, features=features, samples=1300)
-    assert found.images["samples"] == 1300
-    assert found.images["training_compared"] == 1198  # all there are, some of them twice
 
 
-def test_training_images_repeat_only_where_a_class_has_too_few():
+def test_training_images_are_compared_once_and_in_the_same_shares(features, train_part, test_part, digits_vae):
+    few = [int((train_part.labels == label).sum()) for label in range(9)]
+    rows = torch.cat([torch.nonzero(train_part.labels == c).flatten()[:n] for c, n in enumerate([*few, 30])])
+    part = train_part.subset(rows)
+    found = measure(digits_vae, train=part, test=test_part, features=features)
+    share = 30 / test_part.counts[9]
+    assert found.images["samples"] == 599
+    assert found.images["training_compared"] == sum(int(share * count + 1e-9) for count in test_part.counts)
+    assert found.training_distance.fid is None
+    assert found.training_manifold is None
+    assert found.training_distance.kid < 0.01  # rows that repeat would raise it
+    assert found.classes[9].training_distance.kid is not None
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_row_is_matched_once():
     available, wanted = torch.tensor([0] * 3 + [1] * 50), torch.tensor([0] * 7 + [1] * 40)
     rows = match_rows(available, wanted, seed=0)
-    assert torch.equal(available[rows], wanted)
-    assert sorted(rows[:7].bincount().tolist()) == [2, 2, 3]
-    assert len(rows[7:].unique()) == 40
+    assert available[rows].bincount().tolist() == [3, 40]
+    assert len(rows.unique()) == 43
+    kept = keep_shares(available[rows], wanted)
+    assert available[rows][kept].bincount().tolist() == [3, 17]  # three sevenths of 40
+    assert keep_shares(wanted, wanted).all()
+
+
+def test_samples_of_a_bank_are_taken_once(features, train_part, test_part, digits_vae):
+    bank = SampleBank.generate(digits_vae, test_part.counts, seed=0, progress=False)
+    found = measure(bank, train=train_part, test=test_part, features=features)
+    images = bank.images(range(len(bank)))
+    held_out = features.extract(test_part.images)
+    assert found.sample_distance.fid == pytest.approx(frechet_distance(held_out, features.extract(images)), rel=1e-6)
+    counts = [*test_part.counts[:9], 6]
+    few = SampleBank.generate(digits_vae, counts, seed=0, progress=False)
+    with pytest.warns(DataWarning, match=rf"'9: 6 of {test_part.counts[9]}'.*compared"):
+        short = measure(few, train=train_part, test=test_part, features=features)
+    assert [one.samples for one in short.classes] == counts
+    share = 6 / test_part.counts[9]
+    assert short.images["samples"] == sum(int(share * count + 1e-9) for count in test_part.counts)
+    assert short.images["training_compared"] == short.images["samples"]
+    none = SampleBank.generate(digits_vae, {"3": 5}, seed=0, progress=False)
+    with pytest.raises(DataError, match="samples of every class that is measured, got none of"):
+        measure(none, train=train_part, test=test_part, features=features)
 
 
 # --- the classification accuracy score
@@ -432,9 +466,6 @@ def test_sources_that_cannot_be_measured(features, train_part, test_part):
     for words, sample in wrong.items():
         with pytest.raises(DataError, match=f"images of source .*must be.*{words}"):
             measure(SimpleNamespace(spec=spec, sample=sample), **options)
-    bank = SampleBank.generate(noise(spec), {"3": 5}, seed=0, progress=False)
-    with pytest.raises(DataError, match="has none of"):
-        measure(bank, **options)
 
 
 # --- the picture
