@@ -41,6 +41,14 @@ class ResumeWarning(UserWarning):
     """A run that is resumed in a way that changes its result."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Work stopped by a signal, `signal_number`; of training, after its state was saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """Return the `repr` of `value` for an error message, cut to `limit` characters and kept on one line.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from genaug.errors import GenaugError, shorten
 
@@ -26,6 +27,21 @@ def check_seed(seed: int, *, name: str = "seed") -> int:
     if number is None:
         raise GenaugError(f"{name} must be an integer, such as 0, got {shorten(seed)}")
     return number
+
+
+def check_seeds(seeds: Tensor, *, count: int) -> Tensor:
+    """Return seeds of `count` images, one for each.
+
+    Raises:
+        GenaugError: what is no int64 tensor (N,), or of another number.
+
+    >>> check_seeds(torch.tensor([7, 3]), count=2)
+    tensor([7, 3])
+    """
+    if not isinstance(seeds, Tensor) or seeds.dtype != torch.int64 or seeds.shape != (count,):
+        found = f"{seeds.dtype} {tuple(seeds.shape)}" if isinstance(seeds, Tensor) else shorten(seeds)
+        raise GenaugError(f"seeds must be an int64 tensor ({count},), one for each image, got {found}")
+    return seeds
 
 
 def derive_seed(seed: int, *keys: int | str) -> int:

@@ -121,17 +121,41 @@ def hold(path: Path, lock: Path) -> Iterator[None]:
         held.release()
 
 
-def clear_own_files(directory: Path, own: str, *, last: str, keep: str = "") -> None:
+@contextmanager
+def own_folder(folder: Path, own: str, *, last: str, overwrite: bool = False, keep: bool = False) -> Iterator[None]:
+    """Make `folder` ready to be written to, and keep other processes out of it while the block runs.
+
+    Args:
+        folder: a new one, or one that is replaced; see `clear_own_files` for `own` and `last`.
+        own: paths of files that may be removed.
+        last: the file that is removed last.
+        overwrite: replace what is there.
+        keep: keep what is there.
+
+    Raises:
+        GenaugError: `folder` exists and is neither replaced nor kept, holds other files, is held by another process, or
+            cannot be written to.
+    """
+    if not keep and not (folder / LOCK).is_file():
+        check_folder(folder, overwrite=overwrite)
+    with hold(folder, folder / LOCK):
+        if not keep and any(path.name != LOCK for path in folder.iterdir()):
+            check_folder(folder, overwrite=overwrite)
+            clear_own_files(folder, own, last=last)
+        yield
+
+
+def clear_own_files(directory: Path, own: str, *, last: str) -> None:
     """Remove the files in `directory` whose paths in it match the regular expression `own`, the one `last` at the end.
 
-    What a killed process left of writing them (".NAME.tmp-...") goes too; the file `keep` stays.
+    What a killed process left (".NAME.tmp-...", ".NAME.lock") goes too; the lock of the directory stays.
 
     Raises:
         GenaugError: anything else is in the directory; then nothing is removed.
     """
-    leftover = r"(.*/)?\.[^/]*\.tmp-[^/]*(/.*)?"
+    leftover = r"(.*/)?\.[^/]*\.tmp-[^/]*(/.*)?|(.*/)?\.([^/]*\.)?lock"
     files = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
-    files = [path for path in files if _name_in(directory, path) != keep]
+    files = [path for path in files if _name_in(directory, path) != LOCK]
     names = [_name_in(directory, file) for file in files]
     strangers = [name for name in names if not re.fullmatch(f"{own}|{leftover}", name)]
     if strangers:
@@ -169,8 +193,9 @@ def new_directory(path: Path, *, overwrite: bool | None = False, last: str) -> I
         with explain_write_errors(path, within=aside, kept=True):
             yield aside
         with explain_write_errors(path, kept=True):
-            for file in aside.iterdir():
+            for file in sorted(aside.rglob("*"), reverse=True):  # what a folder holds before the folder
                 _sync(file)
+            for file in aside.iterdir():
                 if inside and (path / file.name).is_dir():
                     raise IsADirectoryError(errno.EISDIR, f"{file.name} in it is a directory")
             _sync(aside)

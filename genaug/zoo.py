@@ -11,6 +11,7 @@ from genaug.devices import choose_device
 from genaug.errors import CheckpointError, shorten
 from genaug.models import FAMILIES, Model
 from genaug.models.saved import download
+from genaug.models.saved import is_path as is_path  # others have it from here
 from genaug.storage import expand
 
 WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -25,15 +26,6 @@ def shipped(kind: str) -> Path:
     package = Path(__file__).parent
     inside = package / kind
     return inside if inside.is_dir() else package.parent / kind
-
-
-def is_path(name: str | Path) -> bool:
-    """Tell whether `name` means a path: a `Path`, or a string that is absolute or starts with ./, ../ or ~.
-
-    >>> is_path("./model"), is_path("digits-vae")
-    (True, False)
-    """
-    return isinstance(name, Path) or name in (".", "..") or name.startswith(("/", "./", "../", "~", "\\"))
 
 
 def load(name: str | Path, *, device: str | torch.device | None = None) -> Model:

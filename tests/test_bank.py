@@ -17,15 +17,19 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from genaug.bank import RefreshingBank, SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.bank.exports import is_safe_folder
 from genaug.bank.sampling import write_samples
 from genaug.bank.selection import Selection, Tally
 from genaug.checkpoint import make_header
-from genaug.data import load_data
+from genaug.data import LabeledImages, load_data
 from genaug.errors import DataError, DataWarning, GenaugError
-from genaug.models import VAE, VAEConfig
+from genaug.evaluate import audit_copies
+from genaug.evaluate.plots import plot_fidelity
+from genaug.models import GAN, VAE, GANConfig, VAEConfig
 from genaug.spec import DataSpec
 from genaug.storage import hash_file
+from genaug.transforms import ReplaceWithSynthetic
 
 NAMES = ("ant", "bee", "cat")
 SPEC = DataSpec(channels=3, height=6, width=5, class_names=NAMES)
@@ -292,6 +296,7 @@ import resource, sys, torch, warnings
 from pathlib import Path
 from types import SimpleNamespace
 from genaug.bank import RefreshingBank, SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.spec import DataSpec
 
 def sample(labels, *, generator=None):
@@ -585,6 +590,7 @@ import resource, sys, torch
 from pathlib import Path
 from types import SimpleNamespace
 from genaug.bank import RefreshingBank, SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.spec import DataSpec
 
 def sample(labels, *, generator=None):
@@ -606,6 +612,7 @@ import resource, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from genaug.bank import RefreshingBank, SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.errors import GenaugError
 from genaug.spec import DataSpec
 
@@ -1034,6 +1041,7 @@ import resource, signal, sys, torch
 from pathlib import Path
 from types import SimpleNamespace
 from genaug.bank import RefreshingBank, SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.errors import GenaugError
 from genaug.spec import DataSpec
 import datasets, pyarrow.parquet
@@ -1255,3 +1263,34 @@ def test_an_export_is_no_bank(tmp_path: Path) -> None:
     bank.export(tmp_path / "bank", format="bank")
     with pytest.raises(DataError, match=r"must be a refreshing bank, .* open it with SampleBank.open"):
         RefreshingBank.open(tmp_path / "bank")
+
+
+# --- a source that does not know every class
+
+
+@pytest.mark.global_rng  # a batch transform draws from it
+def test_a_class_that_a_gan_never_saw_is_neither_drawn_nor_replaced(tmp_path):
+    spec = DataSpec(1, 8, 8, NAMES)
+    gan = GAN(spec, GANConfig(width=4, latent_dim=4))
+    gan.class_shares.copy_(torch.tensor([0.5, 0.0, 0.5]))
+    assert known_classes(gan) == [0, 2]
+    with pytest.raises(DataError, match=r"counts must be 0 for classes that the source has no samples of, \['bee'\]"):
+        SampleBank.generate(gan, 3, seed=0, progress=False)
+    bank = SampleBank.generate(gan, {"ant": 2, "cat": 3}, seed=0, progress=False)
+    assert known_classes(bank) == [0, 2]
+    images, labels = torch.zeros(30, 1, 8, 8), torch.arange(3).repeat(10)
+    for source in (gan, bank):
+        changed, kept = ReplaceWithSynthetic(source, 1.0)(images, labels)
+        assert torch.equal(kept, labels)
+        assert ((changed != 0).flatten(1).any(1) == (labels != 1)).all()
+    data = LabeledImages(
+        (255 * torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))).byte(),
+        torch.arange(3).repeat(4),
+        spec,
+    )
+    for source in (gan, bank):
+        plot_fidelity(source, data, tmp_path / "fidelity.png", seed=0)
+    found = audit_copies(
+        gan, train=data.subset(range(6)), test=data.subset(range(6, 12)), samples=4, classifier_steps=2
+    )
+    assert found.images["samples"] == 8

@@ -631,6 +631,14 @@ def test_a_bank_as_source_may_lack_classes(model, test_part) -> None:
         DiscriminatorRejection(contrast, bank, held_out=others, seed=0, burn_in=50)
 
 
+def test_a_gan_as_source_may_lack_classes(gan, train_part, test_part) -> None:
+    model = copy.deepcopy(gan)
+    model.fit_after_training(train_part.images, train_part.labels, rows=(train_part.labels != 4).nonzero().flatten())
+    check = DiscriminatorRejection(model, model, held_out=test_part, seed=0, burn_in=30)
+    with pytest.raises(DataError, match=r"source must have images of every class that is judged, got none of \['4'\]"):
+        check(test_part.images[:1], torch.tensor([4]))
+
+
 @pytest.mark.parametrize(
     ("score", "message"),
     [

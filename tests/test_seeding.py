@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genaug.errors import GenaugError
-from genaug.seeding import check_seed, derive_seed, make_generator
+from genaug.seeding import check_seed, check_seeds, derive_seed, make_generator
 
 
 @pytest.mark.parametrize("keys", [(), (1,), ("batch", 3), ("a", "b", 0)])
@@ -33,6 +33,14 @@ def test_seeds_that_are_no_integers(seed: Any) -> None:
         with pytest.raises(GenaugError, match="^seed must be an integer, such as 0, got ") as caught:
             call(seed)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "seeds", [[1, 2], 1, None, torch.tensor([1.0, 2.0]), torch.tensor([1]), torch.tensor([[1, 2]])]
+)
+def test_seeds_of_images_that_are_none(seeds: Any) -> None:
+    with pytest.raises(GenaugError, match=r"^seeds must be an int64 tensor \(2,\), one for each image, got "):
+        check_seeds(seeds, count=2)
 
 
 def test_every_key_its_type_and_its_place_count() -> None:

@@ -16,6 +16,7 @@ from genaug.storage import (
     explain_write_errors,
     hash_file,
     new_directory,
+    own_folder,
     write_json,
     write_text,
 )
@@ -43,6 +44,48 @@ def fail_inside(path: Path, overwrite: bool, problem: BaseException) -> None:
     with new_directory(path, overwrite=overwrite, last="config") as aside:
         fill(aside, "new")
         raise problem
+
+
+def test_files_within_folders_are_flushed_before_the_change(tmp_path, monkeypatch) -> None:
+    path, synced = tmp_path / "out", []
+    flush = os.fsync
+
+    def watch(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    with new_directory(path, last="config") as aside:
+        fill(aside, "new")
+        (aside / "class" / "deep").mkdir(parents=True)
+        (aside / "class" / "deep" / "0.png").write_text("pixels")
+        (aside / "class" / "1.png").write_text("pixels")
+    assert path.is_dir()
+    assert {"config", "a", "z", "0.png", "1.png", "deep", "class"} < set(synced)
+    assert synced.index("0.png") < synced.index("deep") < synced.index("class")
+
+
+def test_a_folder_is_made_ready_and_held(tmp_path) -> None:
+    folder = tmp_path / "out"
+    with own_folder(folder, "results|part/.+", last="results"):
+        (folder / "results").write_text("old")
+        (folder / "part").mkdir()
+        (folder / "part" / "a").write_text("old")
+        for options in ({"keep": True}, {"overwrite": True}):
+            with pytest.raises(GenaugError, match="another process writes to it"):
+                own_folder(folder, "results", last="results", **options).__enter__()
+    assert set(contents(folder)) == {"results", "part"}  # the lock is gone
+    with pytest.raises(GenaugError, match="exists already"):
+        own_folder(folder, "results|part/.+", last="results").__enter__()
+    with own_folder(folder, "results|part/.+", last="results", keep=True):
+        assert (folder / "results").read_text() == "old"
+    with pytest.raises(GenaugError, match="holds part/a, which was not written by this"):
+        own_folder(folder, "results", last="results", overwrite=True).__enter__()
+    assert set(contents(folder)) == {"results", "part"}
+    for left in (".lock", ".results.lock", "part/.a.tmp-0123", "part/.lock"):  # of a process that was killed
+        (folder / left).write_text("")
+    with own_folder(folder, "results|part/.+", last="results", overwrite=True):
+        assert set(contents(folder)) == {".lock"}
 
 
 WHOLE_OLD = {"config": "old", "a": "old", "z": "old", "stranger": "kept"}

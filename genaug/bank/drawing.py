@@ -103,7 +103,7 @@ def check_request(source: Any, counts: Counts, seed: int) -> list[int]:
     """Return the number of samples wanted of every class, checked without drawing any.
 
     Raises:
-        DataError: a source without classes, wrong counts.
+        DataError: a source without classes, wrong counts, or of a class that it has no samples of.
         GenaugError: a seed that is no integer.
     """
     spec = check_source(source)
@@ -111,6 +111,10 @@ def check_request(source: Any, counts: Counts, seed: int) -> list[int]:
     resolved = resolve_counts(counts, spec)
     if not sum(resolved):
         raise DataError("counts must ask for at least one sample, got 0 for every class")
+    wanted = {index for index, count in enumerate(resolved) if count}
+    if missing := sorted(wanted.difference(known_classes(source))):
+        names = [spec.class_names[index] for index in missing]
+        raise DataError(f"counts must be 0 for classes that the source has no samples of, {shorten(names)}")
     return resolved
 
 
@@ -143,6 +147,14 @@ def check_source(source: Any) -> DataSpec:
     if not spec.num_classes:
         raise DataError("source must know the names of its classes, got a spec without class_names")
     return spec
+
+
+def known_classes(source: Any) -> list[int]:
+    """Return the class indices that a source has samples of: a bank by its counts, a GAN by its training images."""
+    counts = getattr(source, "counts", None)
+    if counts is not None:
+        return [index for index, count in enumerate(counts) if count]
+    return list(getattr(source, "known_classes", range(source.spec.num_classes)))
 
 
 def name_source(source: Any) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genaug.bank.drawing import check_source
-from genaug.bank.sample_bank import SampleBank
+from genaug.bank.drawing import check_source, known_classes
 from genaug.errors import DataError, GenaugError, check_share, shorten
 from genaug.images import cast_like, check_images, to_uint8
 from genaug.spec import DataSpec
@@ -52,8 +51,8 @@ class Replacement:
             raise GenaugError(f"transform must be a function of a batch of images or None, got {shorten(transform)}")
         self.spec = check_source(source)
         self.source, self.transform = source, transform
-        counts = source.counts if isinstance(source, SampleBank) else [1] * self.spec.num_classes
-        self._has = torch.tensor([count > 0 for count in counts])
+        self._has = torch.zeros(self.spec.num_classes, dtype=torch.bool)
+        self._has[known_classes(source)] = True
         self.weights = None if classes is None else _weigh(classes, self.spec, self._has)
         self._checked = False
 

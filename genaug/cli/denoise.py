@@ -49,7 +49,7 @@ def denoise_command(
 
     Pictures whose output exists are skipped. The status is 1 where one could not be read.
 
-    Example: [bold]genaug denoise MODEL photos --output denoised[/bold]
+    Example: [bold]genaug denoise denoiser-color photos --output denoised[/bold]
 
     Example: [bold]genaug denoise ./run/model scan.tif --noise-level 0.1 --strength 0.8 --tile 512[/bold]
     """

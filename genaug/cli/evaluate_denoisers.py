@@ -41,7 +41,9 @@ def robustness_command(
     test_split: TestSplit = None,
     validation: Annotated[
         float | None,
-        typer.Option(help="For choosing settings: test on this share of the training part, and leave the test part."),
+        typer.Option(
+            help="For choosing settings: test on this share of the training part, and leave the test part alone."
+        ),
     ] = None,
     noise_level: Annotated[
         list[float] | None,
@@ -50,7 +52,7 @@ def robustness_command(
         ),
     ] = None,
     flips: Annotated[
-        str, typer.Option(help="Mirror training images at random: none (as of digits), horizontal, or both.")
+        str, typer.Option(help="Mirror training images at random: none (for digits, say), horizontal, or both.")
     ] = "horizontal",
     seeds: Annotated[int, typer.Option(help="Repetitions, with the seeds from --seed on.")] = 5,
     steps: Annotated[int, typer.Option(help="Training steps of every classifier.")] = 1000,
@@ -156,7 +158,7 @@ def denoising_command(
 
     Example: [bold]genaug evaluate denoising denoiser-gray --data bsd68-gray.parquet --rival bm3d[/bold]
 
-    Example: [bold]genaug evaluate denoising ./run/model --data photos --noise-level 0.1 --clip[/bold]
+    Example: [bold]genaug evaluate denoising ./run/model --data photos --grayscale --noise-level 0.1 --clip[/bold]
     """
     from genaug.workflows.restoration import parse_noise_level, read_degradation, run_restoration
 

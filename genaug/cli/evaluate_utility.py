@@ -52,7 +52,13 @@ def utility_command(
     ] = None,
     arm: Annotated[
         list[str] | None,
-        typer.Option(help="An arm in place of the benchmark's, such as class-balanced+flips; may be repeated."),
+        typer.Option(
+            help="An arm in place of the benchmark's: plain, or pieces joined by +, of class-balanced, class-weighted, "
+            "effective-number, focal, logit-adjusted, balanced-softmax, post-hoc, deferred, flips, both-flips, crops, "
+            "trivial-augment, mixup, cutmix; smote, replay, noise; genaug, of a bank or generator; genaug-residual and "
+            "latent-smote, of a generator; then until, replace, every. 'rival' is the best arm without samples. May be "
+            "repeated."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -81,7 +87,7 @@ def utility_command(
 ) -> None:
     """Train the same classifier in many ways, tuned alike, with and without samples, and test it on held-out images.
 
-    Example: [bold]genaug evaluate utility --data photos --arm plain --arm class-balanced+flips[/bold]
+    Example: [bold]genaug evaluate utility --data photos --resize 32x32 --arm plain --arm class-balanced+flips[/bold]
 
     Example: [bold]genaug evaluate utility bench-solar --data solar --jobs 2[/bold]
     """

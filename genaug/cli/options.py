@@ -1,16 +1,19 @@
 """Options that commands share, and how errors end a command."""
 
 import functools
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from genaug.errors import GenaugError
+from genaug.errors import GenaugError, Interrupted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,16 +55,15 @@ Pairs = Annotated[
 Grayscale = Annotated[bool, typer.Option("--grayscale", help="Make all images gray.")]
 LimitPerClass = Annotated[int | None, typer.Option(help="Use at most this many images of each class.")]
 Longtail = Annotated[
-    float | None, typer.Option(help="Use a long-tailed subset: the first class is this many times the last.")
+    float | None,
+    typer.Option(help="Use a long-tailed subset: the first class is this many times as large as the last."),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, and list, what cannot be read.")]
 MemoryLimit = Annotated[
     float, typer.Option(help="Keep this many GiB of pixels in memory at most; more go to a file in TMPDIR.")
 ]
 
-Test = Annotated[
-    str | None, typer.Option(help=r"Other data to hold samples against. \[default: the part test of --data]")
-]
+Test = Annotated[str | None, typer.Option(help=r"Other data to measure on. \[default: the part test of --data]")]
 TestSplit = Annotated[
     str | None, typer.Option(help=r"Part of the held-out data, or 'all'. \[default: test; of --test, all]")
 ]
@@ -76,7 +78,8 @@ def one_line_errors(command: F) -> F:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with _sigterm_interrupts():
+                return command(*args, **kwargs)
         except KeyboardInterrupt as stop:
             typer.echo(str(stop) or "interrupted", err=True)
             raise typer.Exit(128 + getattr(stop, "signal_number", signal.SIGINT)) from None
@@ -87,6 +90,27 @@ def one_line_errors(command: F) -> F:
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that what is half written is removed."""
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise Interrupted("interrupted", number)
+        signal.signal(number, signal.SIG_DFL)  # a process that was forked from this one
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

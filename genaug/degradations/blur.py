@@ -20,7 +20,11 @@ class GaussianBlur(Degradation):
     """Blur with a Gaussian, cut off at four standard deviations.
 
     Args:
-        sigma: standard deviation in pixels, or a range that each image draws its own from; 0 blurs nothing.
+        sigma: standard deviation in pixels, from 0 (nothing) to 100, or a range that each image draws its own
+            from.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> GaussianBlur(sigma=1.5).words()
     'gaussian blur 1.5'
@@ -44,7 +48,11 @@ class MotionBlur(Degradation):
     """Blur along a line of an angle that each image draws for itself, as a moving camera does.
 
     Args:
-        length: of the line in pixels, or a range that each image draws its own from; 1 blurs nothing.
+        length: of the line in pixels, a whole number from 1 (nothing) to 101, or a range that each image draws its own
+            from.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> MotionBlur(length=(3, 9)).words()
     'motion blur 3 to 9'

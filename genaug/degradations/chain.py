@@ -14,6 +14,7 @@ from genaug.degradations.missing import MissingPixels, MissingRectangles
 from genaug.degradations.noise import Clip, GaussianNoise, PoissonNoise, SaltAndPepper, SpeckleNoise, UniformNoise
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.images import check_images, to_float
+from genaug.seeding import check_seeds
 
 DEGRADATIONS: dict[str, type[Degradation]] = {
     "gaussian-noise": GaussianNoise,
@@ -55,14 +56,16 @@ def degrade(images: Tensor, degradations: Iterable[Degradation], *, seeds: Tenso
     check_images(images, rounded=True)
     if images.ndim != 4 or not all(images.shape[1:]):
         raise DataError(f"images must have shape (N, C, H, W) and at least one pixel, got {tuple(images.shape)}")
-    if not isinstance(seeds, Tensor) or seeds.dtype != torch.int64 or seeds.shape != images.shape[:1]:
-        found = f"{seeds.dtype} {tuple(seeds.shape)}" if isinstance(seeds, Tensor) else shorten(seeds)
-        raise GenaugError(f"seeds must be an int64 tensor ({len(images)},), one for each image, got {found}")
+    return degrade_checked(images, chain, seeds=check_seeds(seeds, count=len(images)))
+
+
+def degrade_checked(images: Tensor, degradations: Iterable[Degradation], *, seeds: Tensor) -> Tensor:
+    """Return what `degrade` does, of what is known to be right: to read the range of images is to wait for a GPU."""
     with torch.no_grad():
         result = to_float(images).float()
         if len(images):
             draws = Draws(seeds)
-            for degradation in chain:
+            for degradation in degradations:
                 result = degradation.apply(result, draws)
         return result.clone() if result is images else result
 

@@ -23,7 +23,10 @@ class Jpeg(Degradation):
     """Compress to JPEG and back with Pillow, on the CPU; values are clipped and rounded to 8 bits before.
 
     Args:
-        quality: from 1 to 100, or a range that each image draws its own from.
+        quality: a whole number from 1 to 100, or a range that each image draws its own from.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> Jpeg(quality=(10, 90)).words()
     'jpeg quality 10 to 90'
@@ -64,7 +67,10 @@ class Downsample(Degradation):
     """Make an image smaller, against aliasing, and as large as it was again, both bicubic (Keys 1981, a = -1/2).
 
     Args:
-        factor: of the sides, which are rounded up where they are no multiples.
+        factor: a whole number from 2 to 8, of the sides, which are rounded up where they are no multiples.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> Downsample(factor=4).words()
     'downsampled 4x'

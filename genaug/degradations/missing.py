@@ -17,10 +17,13 @@ class MissingRectangles(Degradation):
     """Fill rectangles at random places, wholly within the image; they may overlap.
 
     Args:
-        count: how many, or a range that each image draws its own from.
-        size: of each side as a share of that of the image, at least one pixel; or a range that each rectangle draws
-            its height and its width from.
-        value: fill, on the [0, 1] scale.
+        count: how many, from 0 to 100, or a range that each image draws its own from.
+        size: of each side as a share, from 0 to 1, of that of the image, at least one pixel; or a range that
+            each rectangle draws its height and its width from.
+        value: fill, on the [0, 1] scale, from 0 to 1.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> MissingRectangles(count=(1, 3), size=0.25).words()
     '1 to 3 missing rectangles of 0.25'
@@ -57,9 +60,12 @@ class MissingPixels(Degradation):
     """Fill single pixels.
 
     Args:
-        fraction: share of the pixels, each missing with this probability, or a range that each image draws its own
-            from.
-        value: fill, on the [0, 1] scale.
+        fraction: share of the pixels, from 0 to 1, each missing with this probability, or a range that each image draws
+            its own from.
+        value: fill, on the [0, 1] scale, from 0 to 1.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> MissingPixels(fraction=0.5, value=1).words()
     'missing pixels 0.5 filled with 1'

@@ -20,7 +20,11 @@ class GaussianNoise(Degradation):
     """Add noise of N(0, noise_level^2) to each value.
 
     Args:
-        noise_level: standard deviation on the [0, 1] scale, or a range that each image draws its own from.
+        noise_level: standard deviation on the [0, 1] scale, from 0 to 10, or a range that each image draws its own
+            from.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> GaussianNoise(noise_level=(0, 0.2)).words()
     'gaussian noise 0 to 0.2'
@@ -44,7 +48,10 @@ class PoissonNoise(Degradation):
     """Put Poisson(peak * x) / peak in place of each value x, as counting photons does; below 0 there are none.
 
     Args:
-        peak: mean number of photons at white, or a range that each image draws its own from.
+        peak: mean number of photons at white, from 0.1 to 1000000, or a range that each image draws its own from.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> PoissonNoise(peak=30).words()
     'poisson noise of peak 30'
@@ -68,7 +75,10 @@ class SpeckleNoise(Degradation):
     """Turn each value x into x + x * n, with n of N(0, noise_level^2).
 
     Args:
-        noise_level: standard deviation of n, or a range that each image draws its own from.
+        noise_level: standard deviation of n, from 0 to 10, or a range that each image draws its own from.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> SpeckleNoise(noise_level=0.1).words()
     'speckle noise 0.1'
@@ -92,7 +102,10 @@ class UniformNoise(Degradation):
     """Add noise to each value, uniform between -noise_level and noise_level.
 
     Args:
-        noise_level: half the width on the [0, 1] scale, or a range that each image draws its own from.
+        noise_level: half the width on the [0, 1] scale, from 0 to 10, or a range that each image draws its own from.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> UniformNoise(noise_level=0.1).words()
     'uniform noise 0.1'
@@ -117,7 +130,11 @@ class SaltAndPepper(Degradation):
     """Put 0 or 1, equally often, in place of values; those of one pixel's channels are hit independently.
 
     Args:
-        fraction: share of the values, each hit with this probability, or a range that each image draws its own from.
+        fraction: share of the values, from 0 to 1, each hit with this probability, or a range that each image draws its
+            own from.
+
+    Raises:
+        GenaugError: a field out of its range.
 
     >>> SaltAndPepper(fraction=0.05).words()
     'salt and pepper 0.05'

@@ -81,7 +81,7 @@ class Budget:
         steps: of the optimizer.
         batch_size: images of a step.
         learning_rate: the highest one.
-        optimizer: "adamw", or "sgd" with Nesterov-free momentum of 0.9.
+        optimizer: "adamw", or "sgd" with a momentum of 0.9, not Nesterov's.
         weight_decay: of the optimizer.
         schedule: after a warm-up, "cosine" down to 0, or "steps": a hundredth from 80 % of the steps on, a hundredth of
             that from 90 % on, as for long-tailed CIFAR (Cao et al. 2019, section 4).

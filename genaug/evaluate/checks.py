@@ -1,7 +1,6 @@
 """Whether arms can be compared: what they mix in, and what they minimize, before anything is trained."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate.arms import Arm
 from genaug.evaluate.batches import count_wanted
 from genaug.evaluate.makers import Reserve
+from genaug.evaluate.parts import find_shared
 from genaug.mixing import MixedDataset
 
 
@@ -21,26 +21,16 @@ def check_arms(arms: Mapping[str, Arm], train: LabeledImages, test: LabeledImage
     """Raise an error that names the arm unless all `arms` can be trained on `train` and tested on `test`.
 
     Raises:
-        DataError: a bank, or a model, of other classes or sizes; an arm that mixes in nothing; a bank, or a `Reserve`,
-            that holds images of `test`.
+        DataError: what `check_mixing` refuses; a bank, or a `Reserve`, that holds images of `test`.
         GenaugError: a loss that cannot be used.
     """
     held_out: set[bytes] = set()
     seen: set[int] = set()  # sources that arms share
     for name, arm in arms.items():
         _check_loss(arm, train.spec.num_classes, name=name)
-        if arm.source is None:
-            continue
-        if not sum(count_wanted(arm, train)):
-            raise DataError(
-                f"arm {name!r} mixes in nothing, since no class of train has fewer images than target={arm.target!r} "
-                "and cap allow; set every (genaug+every), another target, or leave it out"
-            )
-        if id(arm.source) in seen:
-            continue
-        seen.add(id(arm.source))
-        check_source(arm.source, train, name=name)
-        if isinstance(arm.source, SampleBank | Reserve):
+        check_mixing(arm, train, where=f"arm {name!r}")
+        if isinstance(arm.source, SampleBank | Reserve) and id(arm.source) not in seen:
+            seen.add(id(arm.source))
             held_out = held_out or set(hash_images(test))
             found = _count_known(arm.source, held_out)
             if found:
@@ -50,14 +40,33 @@ def check_arms(arms: Mapping[str, Arm], train: LabeledImages, test: LabeledImage
                 )
 
 
-def check_source(source: Any, train: LabeledImages, *, name: str) -> None:
-    """Raise a `DataError` unless a bank, or a model, has the classes and the size of `train`; a maker has none yet."""
-    if callable(source) and not hasattr(source, "sample"):
+def check_mixing(arm: Arm, train: LabeledImages, *, where: str) -> None:
+    """Raise an error that begins with `where` unless the source of the arm, if it has one, can be mixed into `train`.
+
+    Raises:
+        DataError: a bank, or a model, of other classes or sizes; nothing to mix in; a `Reserve` that holds images of
+            `train`.
+    """
+    source = arm.source
+    if source is None:
         return
+    if not sum(count_wanted(arm, train)):
+        raise DataError(
+            f"{where} mixes in nothing, since no class of train has fewer images than target={arm.target!r} "
+            "and cap allow; set every (genaug+every), another target, or leave it out"
+        )
+    shared = find_shared(source.images, train) if isinstance(source, Reserve) else []
+    if shared:
+        raise DataError(
+            f"{where}: source must hold no images that arms are trained on, got {len(shared)} of them; keep those in "
+            "reserve apart"
+        )
+    if callable(source) and not hasattr(source, "sample"):
+        return  # a maker has no classes and no size yet
     try:
         MixedDataset(train, source, target=0)  # checks all but whether there are enough samples
     except DataError as problem:
-        raise DataError(f"arm {name!r}: {problem}") from None
+        raise DataError(f"{where}: {problem}") from None
 
 
 def _count_known(source: SampleBank | Reserve, known: set[bytes]) -> int:

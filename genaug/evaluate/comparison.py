@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Any
 
@@ -83,14 +84,12 @@ class Comparison:
         Raises:
             GenaugError: another arm or metric, fewer than two seeds, or other seeds of one arm than of the other.
         """
-        labels, other = torch.tensor(self.test_labels), self.rival if to is None else to
+        other = self.rival if to is None else to
         seeds = [[run["seed"] for run in self._runs(name)] for name in (arm, other)]
         if seeds[0] != seeds[1]:
             raise GenaugError(f"arms must have runs of the same seeds, got {arm!r} {seeds[0]} and {other!r} {seeds[1]}")
-        ours, theirs = (
-            torch.stack([unpack(run["correct"], len(labels)) for run in self._runs(name)]) for name in (arm, other)
-        )
-        return paired_difference(ours, theirs, labels, metric=metric)
+        ours, theirs = (tuple(run["correct"] for run in self._runs(name)) for name in (arm, other))
+        return _difference(ours, theirs, tuple(self.test_labels), metric)
 
     def to_dict(self) -> dict[str, Any]:
         """Return settings, a summary of each arm that is complete, and all runs, as plain values."""
@@ -120,6 +119,12 @@ class Comparison:
             difference = self.difference(arm)
             summary["difference"] = {**asdict(difference), "verdict": difference.verdict}
         return summary
+
+
+@lru_cache(maxsize=64)  # results are written again after every run
+def _difference(ours: tuple[str, ...], theirs: tuple[str, ...], labels: tuple[int, ...], metric: str) -> Difference:
+    arms = [torch.stack([unpack(digits, len(labels)) for digits in runs]) for runs in (ours, theirs)]
+    return paired_difference(arms[0], arms[1], torch.tensor(labels), metric=metric)
 
 
 def make_table_rows(comparison: Comparison) -> list[dict[str, Any]]:

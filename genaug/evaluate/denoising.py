@@ -25,7 +25,9 @@ MEGAPIXEL = 1e6
 PROTOCOL = (
     "Gaussian noise of the protocol is drawn by numpy.random.RandomState(0) anew for each image, and is {clipped}; "
     "restored images are clamped and rounded to 8 bits; PSNR and SSIM (Gaussian window of 11x11, mean over channels) "
-    "are means over images. Seconds are those of one image after another, from floats to 8 bits, on {threads} threads."
+    "are means over images. PSNR leaves out images that the degradation left as they were, and those that are restored "
+    "exactly (exact), of which it is infinite. Seconds are those of one image after another, from floats to 8 bits, on "
+    "{threads} threads."
 )
 
 Denoiser = Callable[[Tensor, float | None], Tensor]
@@ -49,7 +51,9 @@ class DenoisingRow:
         noise_level: standard deviation of the Gaussian noise of the protocol, on the [0, 1] scale; None for another
             degradation.
         images: how many.
-        psnr: mean of the peak signal-to-noise ratios of the images, in decibels.
+        psnr: mean of the peak signal-to-noise ratios, in decibels, of the images that the degradation changed and that
+            were not restored exactly, of which it would be infinite; None where no image is left.
+        exact: images that are equal to the clean ones; of the input, those that the degradation left as they were.
         ssim: mean structural similarity (Wang et al. 2004); None where an image has a side below 11.
         seconds: per megapixel; None for the input.
     """
@@ -58,7 +62,8 @@ class DenoisingRow:
     degradation: str
     noise_level: float | None
     images: int
-    psnr: float
+    psnr: float | None
+    exact: int
     ssim: float | None
     seconds: float | None
 
@@ -139,7 +144,8 @@ def measure_denoising(
                         warm.add(name)
                     tallies[name].add(*_time(work, degraded, level), clean=clean, where=f"{where}, {name}")
                     update()
-            result.rows += [tally.row(name, words, level) for name, tally in tallies.items()]
+            before = tallies[INPUT].psnr
+            result.rows += [tally.row(name, words, level, before=before) for name, tally in tallies.items()]
             if on_rows is not None:
                 on_rows(result)
     return result
@@ -165,16 +171,18 @@ class _Tally:
         self.seconds += seconds
         self.pixels += clean[0].numel()
 
-    def row(self, name: str, words: str, level: float | None) -> DenoisingRow:
+    def row(self, name: str, words: str, level: float | None, *, before: Sequence[float]) -> DenoisingRow:
         if not self.psnr:
             raise DataError("images must hold at least one image, got none")
+        finite = [psnr for psnr, first in zip(self.psnr, before, strict=True) if max(psnr, first) < math.inf]
         ssim = fmean(self.ssim)
         return DenoisingRow(
             denoiser=name,
             degradation=words,
             noise_level=level,
             images=len(self.psnr),
-            psnr=fmean(self.psnr),
+            psnr=fmean(finite) if finite else None,
+            exact=self.psnr.count(math.inf),
             ssim=None if math.isnan(ssim) else ssim,
             seconds=None if name == INPUT else self.seconds * MEGAPIXEL / self.pixels,
         )
@@ -208,6 +216,10 @@ def _list_degradations(
 ) -> list[tuple[str, float | None, Callable[[Tensor, int], Tensor]]]:
     """Return words, noise level and function of a clean image and its number, for each row."""
     levels = [check_share(level, name="noise_levels") for level in noise_levels]
+    if not all(levels):
+        raise GenaugError(
+            f"noise_levels must be above 0, where there is noise to take off, got {shorten(noise_levels)}"
+        )
     jobs: list[tuple[str, float | None, Callable[[Tensor, int], Tensor]]] = [
         (f"noise {255 * level:.4g}/255" + ", clipped" * clip, level, partial(_add_noise, level=level, clip=clip))
         for level in levels

@@ -1,5 +1,6 @@
 """The runs of a comparison: one after another, or side by side in processes of their own."""
 
+import io
 import multiprocessing
 import os
 import pickle
@@ -11,13 +12,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from genaug.data import LabeledImages
 from genaug.errors import GenaugError
 from genaug.evaluate.arms import Arm
+from genaug.evaluate.checks import check_mixing
 from genaug.evaluate.fitting import train_classifier
 from genaug.evaluate.generators import Trained
 from genaug.evaluate.parts import check_classes, check_parts
@@ -81,6 +84,8 @@ def _run(
         check_parts(parts[task.seed], shared["test"])
         check_classes(parts[task.seed], shared["test"])
     part, test, device = parts[task.seed], shared["test"], shared["device"]
+    if callable(shared["train"]):  # else it was checked before
+        check_mixing(task.arm, part, where=f"arm {task.name!r}, seed {task.seed}")
     net, counts = train_classifier(
         task.arm,
         part,
@@ -97,12 +102,41 @@ def _run(
 
 PATIENCE = 10.0  # seconds for a worker to end
 
-_payload = b""  # of a worker process: what all runs share
+_payload: list[Any] = []  # of a worker process: what all runs share, in bytes, and its pixels, until it is read
 _shared: dict[str, Any] = {}
 _parts: dict[int, LabeledImages] = {}
 
 
-def _prepare(payload: bytes, threads: int) -> None:
+class _Pickler(pickle.Pickler):
+    """Leaves out the pixels that are mapped from the disk, for other processes to map them too."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.pixels: list[Tensor] = []
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not (type(value) is Tensor and value.dtype == torch.uint8 and value.is_cpu and value.is_shared()):
+            return None
+        self.pixels.append(value)
+        return len(self.pixels) - 1
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, pixels: Sequence[Tensor]) -> None:
+        super().__init__(file)
+        self._pixels = pixels
+
+    def persistent_load(self, place: int) -> Tensor:
+        return self._pixels[place]
+
+
+def _pack(shared: Mapping[str, Any]) -> list[Any]:
+    pickler = _Pickler(file := io.BytesIO())
+    pickler.dump(dict(shared))
+    return [file.getvalue(), pickler.pixels]
+
+
+def _prepare(payload: list[Any], threads: int) -> None:
     global _payload
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -118,18 +152,18 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_here(task: bytes) -> dict[str, Any]:
-    try:  # by hand, what the executor would do with the same bytes, but for an error that can be told
-        if not _shared:
-            _shared.update(pickle.loads(_payload))
-        found: Task = pickle.loads(task)
+def _run_here(name: str, seed: int) -> dict[str, Any]:
+    try:  # by hand, what the executor would do with its arguments, but for an error that can be told
+        if _payload:
+            _shared.update(_Unpickler(io.BytesIO(_payload[0]), _payload[1]).load())
+            _payload.clear()  # which the executor holds on to
     except (ImportError, AttributeError) as problem:
         raise GenaugError(
             f"with jobs above 1 arms, classifier and train must be importable in other processes, got: {problem}; "
             "define them in a module, or use jobs=1"
         ) from None
     try:
-        return _run(found, _shared, _parts, on_step=lambda: None)
+        return _run(Task(name, _shared["arms"][name], seed), _shared, _parts, on_step=lambda: None)
     except KeyboardInterrupt:  # of a training within, which has saved its state: the executor would go on
         os._exit(128 + signal.SIGINT)
 
@@ -138,8 +172,7 @@ def _run_side_by_side(
     tasks: Sequence[Task], shared: Mapping[str, Any], *, jobs: int, update: Update
 ) -> Iterator[dict[str, Any]]:
     try:
-        payload = pickle.dumps(dict(shared))
-        pickled = [pickle.dumps(task) for task in order_tasks(tasks, jobs=jobs)]
+        payload = _pack({**shared, "arms": {task.name: task.arm for task in tasks}})
     except Exception as problem:
         raise GenaugError(
             f"with jobs above 1 arms, classifier and train must be picklable, got {problem}; use jobs=1, or "
@@ -149,7 +182,9 @@ def _run_side_by_side(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(payload, threads))
     try:
-        waiting: set[Future[dict[str, Any]]] = {pool.submit(_run_here, task) for task in pickled}
+        ordered = order_tasks(tasks, jobs=jobs)
+        waiting: set[Future[dict[str, Any]]] = {pool.submit(_run_here, task.name, task.seed) for task in ordered}
+        payload.clear()  # all processes have started
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in sorted(done, key=lambda one: one.exception() is not None):  # an error loses no run beside it

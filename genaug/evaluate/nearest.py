@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genaug.bank import SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.data import LabeledImages
 from genaug.evaluate.copies import CopyPair
 from genaug.evaluate.drawing import CHUNK, draw_samples
@@ -148,7 +149,7 @@ def choose_rows(data: LabeledImages, *, seed: int) -> Tensor:
 def choose_samples(source: Any, *, samples: int | None, seed: int) -> tuple[Tensor, Tensor]:
     """Return labels and numbers of the samples to take: `samples` a class of a model, or rows of a bank."""
     if not isinstance(source, SampleBank):
-        labels = torch.arange(source.spec.num_classes).repeat_interleave(samples or SAMPLES)
+        labels = torch.tensor(known_classes(source)).repeat_interleave(samples or SAMPLES)
         return labels, torch.arange(len(labels))
     chosen = []
     for label in range(source.spec.num_classes):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from genaug.bank import SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.data import LabeledImages
 from genaug.evaluate.comparison import Comparison
 from genaug.evaluate.copies import CopyAudit
@@ -70,7 +71,10 @@ def plot_fidelity(source: Any, real: LabeledImages, path: Path, *, seed: int) ->
         if can_reconstruct(source):
             again = labels[: len(own)]
             rows.append(source.decode(source.encode(own, again), again) if len(own) else own)
-        rows.append(source.sample(labels, generator=make_generator(seed, "fidelity picture", label)))
+        has = label in known_classes(source)
+        rows.append(
+            source.sample(labels, generator=make_generator(seed, "fidelity picture", label)) if has else own[:0]
+        )
         axis.imshow(_tile([to_uint8(images).cpu() for images in rows], height, width), cmap="gray", vmin=0, vmax=255)
         axis.set_yticks([(height + 1) * (row + 0.5) for row in range(len(names))], names, fontsize=7)
         axis.set_xticks([])

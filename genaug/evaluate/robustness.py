@@ -1,6 +1,7 @@
 """Does a denoiser help a classifier on noisy images? Beside the cheap way: training with noise."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from genaug.evaluate.runs import list_seeds
 from genaug.evaluate.trials import AUGMENTED, NOISY, Trials
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
-from genaug.storage import check_vacant, expand, write_json
+from genaug.storage import LOCK, check_vacant, expand, hold, write_json
 from genaug.transforms.operations import Restore
 
 RIVAL = f"{AUGMENTED} / {NOISY}"
@@ -138,7 +139,7 @@ def measure_robustness(
 
     Raises:
         GenaugError: a model without `restore`, noise levels that are not above 0 and at most 1, no seeds, a budget out
-            of range, an `output` that exists.
+            of range, an `output` that exists, or that another process writes to.
         DataError: images that the denoiser cannot take, fewer than two classes, train and test of different formats or
             classes, without images, or sharing one; a denoiser that gives values that are not finite.
 
@@ -175,7 +176,8 @@ def measure_robustness(
     }
     result = RobustnessResult(test.spec.class_names, test.targets, settings, dict(facts or {}))
     total = len(seeds) * (2 + 2 * len(levels)) * steps
-    with progress_bar("robustness", total=total, enabled=progress) as update:
+    held = nullcontext() if results is None else hold(results, results.with_name(f".{results.name}{LOCK}"))
+    with held, progress_bar("robustness", total=total, enabled=progress) as update:
         arm = Arm(balanced=True, transform=transform)
         fit = partial(train_classifier, arm, classifier=classifier, budget=budget, device=where, on_step=update)
         trials = Trials(operation, train, test, levels, highest, fit, where, update)

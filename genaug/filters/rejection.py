@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genaug.bank.drawing import check_source
+from genaug.bank.drawing import check_source, known_classes
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
 from genaug.errors import DataError, GenaugError, check_number, shorten
@@ -105,9 +105,9 @@ class DiscriminatorRejection(SampleFilter):
         self._device = choose_device(device)
         self._fitted_to = "source"
         self._key = str(derive_seed(seed, "rejection")).encode()
-        # a bank may have no samples of a class
-        self._known = torch.tensor(getattr(source, "counts", None) or [1] * len(names)) > 0
-        classes = self._known.nonzero().flatten().tolist()
+        classes = known_classes(source)
+        self._known = torch.zeros(len(names), dtype=torch.bool)
+        self._known[classes] = True
         drawn = {index: self._score_source(source, index, burn_in, seed) for index in classes}
         real = {index: self._score_real(held_out, index) for index in classes}
         self.centers, self.highest, self.gamma = torch.zeros(3, len(names), dtype=torch.float64)

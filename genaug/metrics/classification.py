@@ -9,21 +9,32 @@ from torch import Tensor
 from genaug.errors import GenaugError, shorten
 
 CALIBRATION_BINS = 15
+BELOW_ONE = 1 - 2**-24  # the largest of float32
 
 
 def confusion_matrix(labels: Tensor, predictions: Tensor, *, num_classes: int) -> Tensor:
     """Return counts (C, C), int64: the row is the true class, the column the predicted one.
 
+    Raises:
+        GenaugError: labels or predictions that are not integers (N,) from 0 to C - 1, as many of both, at least one.
+
     >>> confusion_matrix(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), num_classes=2)
     tensor([[1, 1],
             [0, 1]])
     """
-    pairs = labels * num_classes + predictions
+    for name, classes in (("labels", labels), ("predictions", predictions)):
+        _check_classes(classes, num_classes, name=name)
+    if len(labels) != len(predictions):
+        raise GenaugError(f"predictions must be as many as labels ({len(labels)}), got {len(predictions)}")
+    pairs = labels.long() * num_classes + predictions.long()
     return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def recall_per_class(labels: Tensor, predictions: Tensor, *, num_classes: int) -> Tensor:
     """Return the share of each class that was recognized (C,), float64; NaN for a class without images.
+
+    Raises:
+        GenaugError: labels or predictions that `confusion_matrix` refuses.
 
     >>> recall_per_class(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), num_classes=2)
     tensor([0.5000, 1.0000], dtype=torch.float64)
@@ -56,14 +67,14 @@ def score_predictions(
       in 15 bins of equal width (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3).
 
     Args:
-        labels: true classes (N,), int64, at least one.
-        predictions: predicted classes (N,), int64.
+        labels: true classes (N,), integers, at least one.
+        predictions: predicted classes (N,), integers.
         num_classes: number of classes C.
         counts: images of each class in the training part.
         probabilities: of each class (N, C), in [0, 1].
 
     Raises:
-        GenaugError: counts or probabilities of another shape or range.
+        GenaugError: labels, predictions, counts or probabilities of another shape or range.
 
     >>> scores = score_predictions(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), num_classes=2, counts=[90, 5])
     >>> scores["balanced_accuracy"], scores["scarce_third"]
@@ -86,6 +97,15 @@ def score_predictions(
     if probabilities is not None:
         scores["calibration_error"] = _calibration_error(labels, probabilities, num_classes=num_classes)
     return scores
+
+
+def _check_classes(classes: Tensor, num_classes: int, *, name: str) -> None:
+    if classes.ndim != 1 or not len(classes) or classes.dtype == torch.bool or classes.is_floating_point():
+        got = f"{classes.dtype} {tuple(classes.shape)}"
+        raise GenaugError(f"{name} must be integers of shape (N,), at least one, got {got}")
+    low, high = int(classes.min()), int(classes.max())
+    if low < 0 or high >= num_classes:
+        raise GenaugError(f"{name} must be classes from 0 to {num_classes - 1}, got values from {low} to {high}")
 
 
 def _specificity(confusion: Tensor) -> Tensor:
@@ -119,7 +139,6 @@ def _calibration_error(labels: Tensor, probabilities: Tensor, *, num_classes: in
     low, high = (float(value) for value in probabilities.aminmax())
     if not (low >= 0 and high <= 1):  # written so that NaN fails; torchmetrics takes what leaves [0, 1] for logits
         raise GenaugError(f"probabilities must be within [0, 1], got values from {low:g} to {high:g}; apply softmax")
-    error = multiclass_calibration_error(
-        probabilities, labels, num_classes, n_bins=CALIBRATION_BINS, norm="l1", validate_args=False
-    )
-    return float(error)
+    below = probabilities.float().clamp(max=BELOW_ONE)  # torchmetrics gives 1 a bin of its own
+    options: dict[str, Any] = {"n_bins": CALIBRATION_BINS, "norm": "l1", "validate_args": False}
+    return float(multiclass_calibration_error(below, labels, num_classes, **options))

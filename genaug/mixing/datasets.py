@@ -104,6 +104,11 @@ class MixedDataset(Dataset[Any]):
             are normalized; classes, sizes or channels of `source` that differ; no samples of a class that needs some.
         GenaugError: a seed that is no integer.
 
+    Attributes:
+        classes: names of the classes: those of `real`, or where it names none of `source`.
+        targets: class index of every item.
+        counts: items of each class, of which `synthetic_counts` are synthetic.
+
     >>> from types import SimpleNamespace
     >>> from genaug.spec import DataSpec
     >>> def noise(labels, *, generator=None):

@@ -225,7 +225,7 @@ def check_items(real: RealData, *, given: bool, ranges: bool) -> None:
     for leaf, indices, places in real.leaves:
         twin = Twin(leaf)
         count = min(max(CHECKED_ITEMS // len(real.leaves), 1), len(indices))
-        for row in torch.linspace(0, len(indices) - 1, count).long().tolist():
+        for row in torch.linspace(0, len(indices) - 1, count, dtype=torch.float64).long().tolist():
             capture = twin.read(int(indices[row]))
             listed, label = real.labels[places[row]], to_index(capture.raw_label(pipeline.form))
             if listed != label:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genaug.degradations import degrade, parse_degradations
+from genaug.degradations.chain import degrade_checked
 from genaug.errors import GenaugError, check_ranges, check_share, shorten
 from genaug.images import to_float, to_model
 from genaug.models.anomaly import AnomalyScale
@@ -19,7 +20,7 @@ from genaug.models.base import Model, check_latents, check_noisy
 from genaug.models.density import LatentDensity
 from genaug.models.layers import lay_out_channels_last
 from genaug.models.regularizers import contraction_estimate, contraction_of_layer, keep_largest, sparsity_kl
-from genaug.models.running import draw, draw_noise, draw_seeds, inference, split_batches
+from genaug.models.running import draw, draw_noise, draw_seeds, inference, join, split_batches
 from genaug.spec import DataSpec
 
 Network = Literal["convolutional", "dense"]
@@ -32,24 +33,43 @@ Sparsity = Literal["none", "l1", "kl", "top-k"]
 class AutoencoderConfig:
     """Fields of the `autoencoder` family.
 
+    Args:
+        network: "convolutional" or "dense".
+        latent_dim: numbers of the code; 1 to 4096.
+        width: convolutional: channels at full size, doubled at each halving, up to four times; 1 to 4096.
+        blocks: convolutional: residual blocks at each size below the full one; 0 to 32.
+        hidden: dense: units, 1 to 65536, of each layer between image and code, and back.
+        code: "linear" or "sigmoid".
+        loss: "mse", "l1" or "bce".
+        sparsity: of the code: "none", "l1", "kl" (of a sigmoid code) or "top-k"; see `Autoencoder`.
+        sparsity_weight: of l1 and kl; 0 to 10000.
+        sparsity_target: kl: mean activation of each unit; top-k: share of the units that stay; 0.0001 to 0.9999.
+        contraction_weight: of the squared norm of the encoder's Jacobian; 0 to 10000.
+        degradations: of `genaug.degradations`, of the images that are encoded in training, in this order.
+        density_components: Gaussians a class in the density of codes; 1 to 256.
+        density_shrinkage: weight of the pooled covariance, in images; 0 to 1e9.
+
     Raises:
         GenaugError: a field out of its range, or fields that contradict each other.
+
+    >>> AutoencoderConfig(code="sigmoid", sparsity="kl").sparsity_target
+    0.05
     """
 
     network: Network = "convolutional"
     latent_dim: int = 32
-    width: int = 16  # convolutional: channels at full size; doubled at each halving, up to four times
-    blocks: int = 1  # convolutional: residual blocks at each size below the full one
-    hidden: tuple[int, ...] = (256,)  # dense: units of the layers between image and code, and back
+    width: int = 16
+    blocks: int = 1
+    hidden: tuple[int, ...] = (256,)
     code: Code = "linear"
     loss: Loss = "mse"
-    sparsity: Sparsity = "none"  # of the code
-    sparsity_weight: float = 1e-3  # of l1 and kl
-    sparsity_target: float = 0.05  # kl: mean activation of each unit; top-k: share of the units that stay
-    contraction_weight: float = 0.0  # of the squared norm of the encoder's Jacobian
-    degradations: tuple[Any, ...] = ()  # of the images that are encoded in training, in this order
-    density_components: int = 4  # Gaussians per class in the density of latents
-    density_shrinkage: float = 20.0  # weight of the pooled covariance, in images
+    sparsity: Sparsity = "none"
+    sparsity_weight: float = 1e-3
+    sparsity_target: float = 0.05
+    contraction_weight: float = 0.0
+    degradations: tuple[Any, ...] = ()
+    density_components: int = 4
+    density_shrinkage: float = 20.0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -154,7 +174,7 @@ class Autoencoder(Model):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the reconstruction's mean error on the [0, 1] scale plus the weighted penalties, and each of them."""
         config, clean = self.config, to_float(images).float()
-        shown = degrade(clean, config.degradations, seeds=draws["seeds"]) if config.degradations else clean
+        shown = degrade_checked(clean, config.degradations, seeds=draws["seeds"]) if config.degradations else clean
         entered = to_model(shown).requires_grad_(config.contraction_weight > 0)
         codes = self.encode_model_images(entered)
         error = reconstruction_error(self.decode_logits(codes), clean, kind=config.loss)
@@ -218,7 +238,7 @@ class Autoencoder(Model):
 
     def _decode(self, latents: Tensor, batch_size: int) -> Tensor:
         chunks = split_batches(batch_size, latents)
-        return torch.cat([torch.sigmoid(self.decode_logits(z)) for (z,) in chunks])
+        return join(torch.sigmoid(self.decode_logits(z)) for (z,) in chunks)
 
     def sample(self, labels: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 256) -> Tensor:
         """Return new images (N, C, H, W), float32 in [0, 1]: codes drawn from the density of the classes `labels` (N,).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,13 @@ class Model(SavedModel):
         """The class index that stands for "no label"."""
         return self.spec.num_classes
 
+    @property
+    def known_classes(self) -> list[int]:
+        """Class indices that samples can be of; by default all, and without classes the one for "no label"."""
+        return list(range(max(self.spec.num_classes, 1)))
+
     @classmethod
-    def start_from(cls, start: Model, *, spec: DataSpec, config: Any) -> Model:
+    def start_from(cls, start: Model, *, spec: DataSpec, config: Any) -> Self:
         """Return a model of this family with what it takes over of a trained one; by default all weights of one alike.
 
         Args:
@@ -147,16 +152,15 @@ class Model(SavedModel):
     def illustrate(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """Return pictures (M, C, H, W), float in [0, 1], that show what the model does, as they stand in rows.
 
-        By default rows of samples, one for each class (for the first 32), as many in a row as there are images.
+        By default rows of samples, one for each known class (for the first 32), as many in a row as there are images.
 
         Args:
             images: some public images (N, C, H, W), held-out ones where there are any.
             labels: theirs, int64 (N,).
             generator: of what is drawn.
         """
-        classes = min(max(self.spec.num_classes, 1), MAX_PICTURE_CLASSES)
-        rows = torch.arange(classes).repeat_interleave(len(images))
-        return self.sample(rows, generator=generator)
+        classes = torch.tensor(self.known_classes[:MAX_PICTURE_CLASSES])
+        return self.sample(classes.repeat_interleave(len(images)), generator=generator)
 
     def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
         """Return scores on held-out images as plain numbers; by default none. Arguments as in `fit_after_training`."""

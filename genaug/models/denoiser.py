@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from genaug.degradations import GaussianNoise, degrade, parse_degradations
+from genaug.degradations.chain import degrade_checked
 from genaug.errors import DataError, GenaugError, check_ranges, check_share, shorten
-from genaug.images import from_model, to_float, to_model, to_uint8
+from genaug.images import check_images, from_model, to_float, to_model, to_uint8
 from genaug.models.base import Model, check_noisy
 from genaug.models.denoiser_network import NoiseNet
 from genaug.models.neighbors import neighbor_loss
-from genaug.models.running import draw_seeds, draw_uniform, inference, split_batches
+from genaug.models.running import draw_seeds, draw_uniform, inference, join, split_batches
 from genaug.models.tiling import run_in_tiles
 from genaug.spec import DataSpec
 
@@ -30,21 +31,32 @@ CHOICES = {"loss": ("l1", "mse"), "supervision": ("clean", "neighbor2neighbor", 
 class DenoiserConfig:
     """Fields of the `denoiser` family.
 
+    Args:
+        width: channels at half the size, doubled at each further halving; 1 to 1024.
+        levels: sizes that the network works at, from half the size on; 1 to 6.
+        blocks: residual blocks on the way down, on the way up and at the smallest size; 1 to 16.
+        loss: "l1" or "mse"; None: mse of pairs, else l1. That of neighbor2neighbor is squared.
+        supervision: "clean": degraded images are to become the clean ones that they are made of; "neighbor2neighbor":
+            the images are noisy themselves (Huang et al. 2021); "pairs": the first image is to become the second.
+        consistency: weight of the second term of Neighbor2Neighbor; 0 to 1000.
+        crop: side of the squares that are cut out of the images in training; 4 to 4096.
+        degradations: of `genaug.degradations`, in this order; None: Gaussian noise up to 55/255 where images are clean.
+
     Raises:
         GenaugError: a field out of its range, or fields that contradict each other.
+
+    >>> DenoiserConfig(supervision="neighbor2neighbor").degradations
+    ()
     """
 
-    width: int = 32  # channels at half the size, doubled at each further halving
-    levels: int = 3  # sizes that the network works at, from half the size on
-    blocks: int = 2  # residual blocks on the way down, on the way up and at the smallest size
-    loss: Literal["l1", "mse"] | None = None  # None: mse of pairs, else l1; that of neighbor2neighbor is squared
-    # neighbor2neighbor: the images are noisy themselves; pairs: the first image is to become the second
+    width: int = 32
+    levels: int = 3
+    blocks: int = 2
+    loss: Literal["l1", "mse"] | None = None
     supervision: Literal["clean", "neighbor2neighbor", "pairs"] = "clean"
-    consistency: float = 2.0  # weight of the second term of Neighbor2Neighbor
-    crop: int = 64  # side of the squares that are cut out of the images in training
-    degradations: tuple[Any, ...] | None = (
-        None  # in this order; None: Gaussian noise up to 55/255 where images are clean
-    )
+    consistency: float = 2.0
+    crop: int = 64
+    degradations: tuple[Any, ...] | None = None
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -137,7 +149,7 @@ class Denoiser(Model):
         if self.config.supervision == "pairs":
             noisy, target = images.chunk(2, dim=1)
             return noisy, target
-        return degrade(images, self.config.degradations or (), seeds=seeds), images
+        return degrade_checked(images, self.config.degradations or (), seeds=seeds), images
 
     def _clean(self, noisy: Tensor, noise_levels: Tensor) -> Tensor:
         """Return what is left of images in [-1, 1], or beyond it, without their noise; differentiable."""
@@ -161,7 +173,7 @@ class Denoiser(Model):
 
         Both images of a pair, (N, 2C, H, W) together, are cut and turned alike.
         """
-        crops = crop_and_turn(to_float(images).float(), draws["crop"], size=self.config.crop)
+        crops = to_float(crop_and_turn(images, draws["crop"], size=self.config.crop)).float()
         noisy, target = self._pair(crops, draws["seeds"])
         level = noisy.new_zeros(len(noisy))  # unknown
         if self.config.supervision == "neighbor2neighbor":
@@ -210,9 +222,8 @@ class Denoiser(Model):
         if not images.numel():
             return torch.zeros(images.shape, device=self.device)
         with inference(self):
-            return torch.cat(
-                [from_model(cut(to_model(part))).to(self.device) for (part,) in split_batches(batch_size, images)]
-            )
+            chunks = split_batches(batch_size, images)
+            return join(from_model(cut(to_model(part))).to(self.device) for (part,) in chunks)
 
     def vary(
         self,
@@ -242,6 +253,7 @@ class Denoiser(Model):
 
     def illustrate(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """Return three rows: degraded images, restored ones, and the images themselves; of pairs the second ones."""
+        check_images(images, rounded=True)
         noisy, target = self._pair(to_float(images), draw_seeds(len(images), generator))
         return torch.cat([noisy.clamp(0, 1).to(self.device), self.restore(noisy), target.to(self.device)])
 
@@ -252,6 +264,7 @@ class Denoiser(Model):
         its noise bounds both. Without clean images (`supervision: neighbor2neighbor` of images that are noisy
         themselves) there is nothing to compare with, and no score.
         """
+        check_images(images, rounded=True)
         rows = torch.arange(len(images)) if rows is None else rows
         if self.config.supervision == "neighbor2neighbor" and not self.config.degradations:
             return {}

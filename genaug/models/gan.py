@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from genaug.errors import GenaugError, check_ranges, shorten
+from genaug.errors import DataError, GenaugError, check_ranges, shorten
 from genaug.images import from_model, to_model
 from genaug.models.adversarial import (
     LossName,
@@ -22,7 +22,7 @@ from genaug.models.base import Model, ParameterGroup
 from genaug.models.diffaugment import DRAWS, POLICIES, augment
 from genaug.models.gan_networks import DecoderGenerator, Discriminator, Generator
 from genaug.models.layers import lay_out_channels_last
-from genaug.models.running import draw, draw_uniform, inference, split_batches
+from genaug.models.running import draw, draw_uniform, inference, join, split_batches, spread
 from genaug.models.vae import VAE, VAEConfig
 from genaug.spec import DataSpec
 
@@ -36,24 +36,44 @@ LEAST_CONTRAST = 0.01
 class GANConfig:
     """Fields of the `gan` family.
 
+    Args:
+        latent_dim: numbers of the latent; 1 to 4096.
+        style_dim: numbers that class and latent become, which modulate every block; 1 to 4096.
+        width: channels of the generator at full size, doubled at each halving, up to four times; 1 to 1024.
+        discriminator_width: the same of the discriminator; 1 to 1024.
+        blocks: residual blocks at each size below the full one; 0 to 16.
+        loss: "hinge", "non-saturating", "wasserstein-gp" or "relativistic".
+        penalty: weight of the loss's gradient penalty, 0 to 10000; None: 0 with hinge, 1 (R1) with non-saturating, 10
+            with wasserstein-gp, 1 (R1 + R2) with relativistic.
+        spectral_norm: of the discriminator's layers (Miyato et al. 2018).
+        minibatch_std: images of one class whose deviation the discriminator sees; 0 (none) or 2 to 64.
+        contrast: what standardized images are multiplied by before the discriminator; 0.01 to 100.
+        augment: policies of DiffAugment (Zhao et al. 2020), of "color", "translation" and "cutout".
+        discriminator_rate: the discriminator's learning rate, times `training.learning_rate`; 0.001 to 1000.
+        discriminator_steps: at the start, in which the generator stays as it is; 0 to 1e9.
+        decoder: a VAE's that generates, whatever `latent_dim`, `style_dim` and `width` say; see `GAN.start_from`.
+
     Raises:
         GenaugError: a field out of its range, or fields that contradict each other.
+
+    >>> GANConfig(loss="non-saturating").penalty_weight
+    1.0
     """
 
     latent_dim: int = 64
-    style_dim: int = 128  # what class and latent become, and modulates every block
-    width: int = 16  # channels at full size; doubled at each halving, up to four times
+    style_dim: int = 128
+    width: int = 16
     discriminator_width: int = 16
-    blocks: int = 1  # residual blocks at each size below the full one
+    blocks: int = 1
     loss: LossName = "hinge"
-    penalty: float | None = None  # weight of the loss's gradient penalty; None: 0 hinge, 1 R1, 10 WGAN-GP, 1 R1+R2
+    penalty: float | None = None
     spectral_norm: bool = True
-    minibatch_std: int = 8  # images of one class whose deviation the discriminator sees; 0: none
-    contrast: float = 3.0  # what standardized images are multiplied by before the discriminator
+    minibatch_std: int = 8
+    contrast: float = 3.0
     augment: tuple[str, ...] = ("translation",)
-    discriminator_rate: float = 5.0  # its learning rate, times training.learning_rate
-    discriminator_steps: int = 0  # at the start, in which the generator stays as it is
-    decoder: VAEConfig | None = None  # that generates, whatever latent_dim, style_dim and width say; see `start_from`
+    discriminator_rate: float = 5.0
+    discriminator_steps: int = 0
+    decoder: VAEConfig | None = None
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -71,7 +91,11 @@ class GANConfig:
             "discriminator_steps": (0, 10**9),
         }
         check_ranges(self, limits, optional=("penalty",))
-        if self.loss not in PENALTIES:
+        if not isinstance(self.spectral_norm, bool):
+            raise GenaugError(f"spectral_norm must be true or false, got {shorten(self.spectral_norm)}")
+        if self.decoder is not None and not isinstance(self.decoder, VAEConfig):
+            raise GenaugError(f"decoder must be a VAEConfig or None, got {shorten(self.decoder)}")
+        if self.loss not in tuple(PENALTIES):
             raise GenaugError(f"loss must be one of {', '.join(PENALTIES)}, got {shorten(self.loss)}")
         if not isinstance(self.augment, list | tuple):
             raise GenaugError(f"augment must be a list of {', '.join(POLICIES)}, got {shorten(self.augment)}")
@@ -109,7 +133,7 @@ class GAN(Model):
     the discriminator: Lin et al. 2018, "PacGAN".)
 
     Where a recipe's `training.start` names a VAE, the VAE's decoder and the density of its latents are the generator
-    (Mariani et al. 2018, "BAGAN"): see `start_from`.
+    (Mariani et al. 2018, "BAGAN"); where it names a GAN, both networks are taken over: see `start_from`.
 
     Args:
         spec: image format and classes; height and width must be given.
@@ -139,15 +163,22 @@ class GAN(Model):
         lay_out_channels_last(self)
 
     @classmethod
-    def start_from(cls, start: Model, *, spec: DataSpec, config: Any) -> GAN:
-        """Return a GAN that generates with the decoder of the VAE `start`, its weights and density included."""
-        if not isinstance(start, VAE):
-            raise GenaugError(f"a GAN starts from a model of family vae, got one of family {start.family}")
+    def start_from(cls, start: Model, *, spec: DataSpec, config: Any) -> Self:
+        """Return a GAN that generates with the decoder of the VAE `start`, its weights and density included.
+
+        Of a GAN `start` it takes over all weights, and generates as that does.
+        """
+        if not isinstance(start, VAE | GAN):
+            raise GenaugError(f"a GAN starts from a model of family gan or vae, got one of family {start.family}")
+        decoder = start.config if isinstance(start, VAE) else start.config.decoder
         own = GANConfig()
         for name in ("latent_dim", "style_dim", "width"):
-            if getattr(config, name) != getattr(own, name):
+            if decoder is not None and getattr(config, name) != getattr(own, name):
                 raise GenaugError(f"model.{name} must be left out where the decoder of a VAE generates")
-        model = cls(spec, replace(config, decoder=start.config))
+        config = replace(config, decoder=decoder)
+        if isinstance(start, GAN):
+            return super().start_from(start, spec=spec, config=config)
+        model = cls(spec, config)
         tensors = model.generator.vae.state_dict()  # type: ignore[union-attr]
         given = start.state_dict()
         model.generator.vae.load_state_dict({name: given[name] for name in tensors})  # type: ignore[union-attr]
@@ -205,9 +236,13 @@ class GAN(Model):
         return penalty
 
     def fit_before_training(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> None:
-        """Take over mean and deviation of public images (N, C, H, W), or of `rows`: see `Discriminator`."""
+        """Take over mean and deviation of public images (N, C, H, W), or of `rows`, for the `Discriminator`.
+
+        Classes are counted too, so that what is drawn in training is of classes with images.
+        """
+        self.fit_after_training(images, labels, rows=rows)
         rows = torch.arange(len(images)) if rows is None else rows
-        some = rows[torch.linspace(0, len(rows) - 1, min(len(rows), MOST_FOR_CONTRAST)).long()]
+        some = rows[spread(len(rows), min(len(rows), MOST_FOR_CONTRAST))]
         sums = torch.zeros(3, self.spec.channels, dtype=torch.float64)
         for part in some.split(256):
             values = to_model(images[part]).cpu().double().movedim(1, 0).flatten(1)
@@ -223,26 +258,37 @@ class GAN(Model):
         counts = torch.bincount(chosen, minlength=len(self.class_shares))
         self.class_shares.copy_(counts / counts.sum())
 
+    @property
+    def known_classes(self) -> list[int]:
+        """Class indices that training had images of."""
+        return self.class_shares.nonzero().flatten().tolist()
+
     def sample(self, labels: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 256) -> Tensor:
         """Return new images (N, C, H, W), float32 in [0, 1], of the classes `labels` (N,).
 
-        For the null class, "no label", and for classes that training had no images of, the class is drawn too, as often
-        as training had it. The result depends on `generator` alone (on torch's global one without it), not on
-        `batch_size`, beyond rounding.
+        For the null class, "no label", the class is drawn too, as often as training had it. The result depends on
+        `generator` alone (on torch's global one without it), not on `batch_size`, beyond rounding.
 
         Raises:
-            DataError: labels of another type, or out of range.
+            DataError: labels of another type, out of range, or of classes that training had no images of.
         """
-        labels = self.check_labels(labels, None)
+        given, labels = labels, self.check_labels(labels, None)
+        asked = set(given.tolist())
+        if unknown := sorted(asked.difference(self.known_classes, [self.null_label])):
+            names = [self.spec.class_names[index] for index in unknown]
+            raise DataError(
+                "labels must be of classes that training had images of; this GAN was trained without images of "
+                f"{shorten(names)}"
+            )
         latents = draw((len(labels), self.generator.latent_dim), generator, self.device)
-        known = torch.cat([self.class_shares > 0, self.class_shares.new_zeros(1, dtype=torch.bool)])
-        if self.spec.num_classes and not bool(known[labels].all()):
+        if self.spec.num_classes and self.null_label in asked:
             points = draw_uniform((len(labels),), generator, self.device)
-            drawn = torch.searchsorted(self.class_shares.cumsum(0), points, right=True).clamp(max=self.null_label - 1)
-            labels = torch.where(known[labels], labels, drawn)
+            edges = self.class_shares.cumsum(0)
+            drawn = torch.searchsorted(edges / edges[-1], points, right=True)
+            labels = torch.where(labels == self.null_label, drawn, labels)
         with inference(self.generator):
             chunks = split_batches(batch_size, latents, labels)
-            return from_model(torch.cat([self.generator(z, y) for z, y in chunks]))
+            return from_model(join(self.generator(z, y) for z, y in chunks))
 
     def discriminate(self, images: Tensor, labels: Tensor | None, *, batch_size: int = 256) -> Tensor:
         """Return the discriminator's logits (N,), float32, of public images of the classes `labels`: high for real.

@@ -3,13 +3,14 @@
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from genaug.errors import GenaugError, shorten
+from genaug.seeding import check_seeds
 
 _lock = threading.Lock()
 _modes: weakref.WeakKeyDictionary[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = weakref.WeakKeyDictionary()
@@ -60,6 +61,20 @@ def split_batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, .
     return zip(*(tensor.split(batch_size) for tensor in tensors), strict=True)
 
 
+def join(chunks: Iterable[Tensor]) -> Tensor:
+    """Return chunks of images (n, C, H, W) one after another, contiguous: networks leave the channels last."""
+    return torch.cat([chunk.contiguous() for chunk in chunks])
+
+
+def spread(total: int, count: int) -> Tensor:
+    """Return `count` of the indices 0 to `total` - 1, int64, evenly apart from the first to the last.
+
+    >>> spread(10, 4)
+    tensor([0, 3, 6, 9])
+    """
+    return torch.linspace(0, total - 1, count, dtype=torch.float64).long()  # float32 has gaps past 2**24
+
+
 def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return standard normal numbers drawn where `generator` lives (the CPU without one), moved to `device`."""
     source = _place_of(generator)
@@ -74,12 +89,13 @@ def draw_noise(
     A row that has a seed depends on it alone, so that it is the same in any batch.
 
     Raises:
-        GenaugError: seeds of another number, or beside a generator.
+        GenaugError: seeds of another type or number, or beside a generator.
     """
     if seeds is None:
         return draw(shape, generator, device)
-    if generator is not None or seeds.shape != shape[:1]:
-        raise GenaugError(f"seeds must be one for each of {shape[0]} images, and take the place of generator")
+    if generator is not None:
+        raise GenaugError("seeds must be left out where there is a generator, whose place they take, got both")
+    seeds = check_seeds(seeds, count=shape[0])
     rows, own = torch.empty(shape, dtype=torch.float32), torch.Generator()
     for row, seed in zip(rows, seeds.tolist(), strict=True):
         row.normal_(generator=own.manual_seed(seed))

@@ -142,16 +142,19 @@ class SavedModel(nn.Module, ModelHubMixin):
     ) -> Self:
         """Load a model of this family from a directory, or from the Hugging Face hub by its id `owner/name`.
 
+        As for `genaug.load`, a `Path`, or a string that is absolute or starts with `./`, `../` or `~`, is never an id.
+
         Raises:
             CheckpointError: a missing or damaged checkpoint, or one of another family.
             TypeError: any other keyword argument.
         """
         if model_kwargs:
             raise TypeError(f"from_pretrained got unexpected arguments: {', '.join(model_kwargs)}")
-        if isinstance(pretrained_model_name_or_path, Path):
-            return cls._read(pretrained_model_name_or_path)
+        name = pretrained_model_name_or_path
+        if isinstance(name, Path) or is_path(str(name)):
+            return cls._read(expand(name, error=CheckpointError))
         return cls._from_pretrained(
-            model_id=str(pretrained_model_name_or_path),
+            model_id=str(name),
             revision=revision,
             cache_dir=cache_dir,
             force_download=force_download,
@@ -195,6 +198,15 @@ class SavedModel(nn.Module, ModelHubMixin):
 def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the name of the first of `tensors` with a value that is NaN or infinite."""
     return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+
+
+def is_path(name: str | Path) -> bool:
+    """Tell whether `name` means a path: a `Path`, or a string that is absolute or starts with ./, ../ or ~.
+
+    >>> is_path("./model"), is_path("digits-vae")
+    (True, False)
+    """
+    return isinstance(name, Path) or name in (".", "..") or name.startswith(("/", "./", "../", "~", "\\"))
 
 
 def download(model_id: str, **options: Any) -> Path:

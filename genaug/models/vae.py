@@ -14,7 +14,7 @@ from genaug.models.base import Model, check_latents
 from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last, one_hot
 from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
-from genaug.models.running import draw, draw_noise, draw_uniform, inference, split_batches
+from genaug.models.running import draw, draw_noise, draw_uniform, inference, join, split_batches
 from genaug.spec import DataSpec
 
 Likelihood = Literal["bernoulli", "gaussian"]
@@ -27,22 +27,41 @@ STD_SPEED = 10.0  # AdamW moves each parameter by about its learning rate: too l
 class VAEConfig:
     """Fields of the `vae` family.
 
+    Args:
+        latent_dim: numbers of the first latent, a vector; 1 to 4096.
+        map_channels: of the second latent, a map of at most 64 positions; 0 (there is none) to 64.
+        width: channels at full size, doubled at each halving, up to four times; 1 to 4096.
+        blocks: residual blocks at each size below the full one; 0 to 32.
+        hidden: units of the dense layer before the posterior; 1 to 65536.
+        likelihood: "gaussian" or "bernoulli".
+        likelihood_std: of the Gaussian likelihood, on the [0, 1] scale, 0.0011321 (rounding to 8 bits) to 10;
+            None: learned (Rybkin et al. 2021).
+        beta: weight of the KL term (Higgins et al. 2017); 0 to 10000.
+        free_bits: nats of each latent dimension that cost nothing (Kingma et al. 2016); 0 to 100.
+        label_dropout: share of labels that the null class replaces in training, 0 to 1; with 0 the model is of no use
+            without labels.
+        density_components: Gaussians a class in the density of latents; 1 to 256.
+        density_shrinkage: weight of the pooled covariance, in images; 0 to 1e9.
+
     Raises:
         GenaugError: a field out of its range.
+
+    >>> VAEConfig(latent_dim=16).map_channels
+    2
     """
 
     latent_dim: int = 32
-    map_channels: int = 2  # of the second latent, a map of at most 64 positions; 0: there is none
-    width: int = 32  # channels at full size; doubled at each halving, up to four times
-    blocks: int = 1  # residual blocks at each size below the full one
-    hidden: int = 256  # units of the dense layer before the posterior
+    map_channels: int = 2
+    width: int = 32
+    blocks: int = 1
+    hidden: int = 256
     likelihood: Likelihood = "gaussian"
-    likelihood_std: float | None = None  # of the Gaussian likelihood, on the [0, 1] scale; None: learned
-    beta: float = 1.0  # weight of the KL term (Higgins et al. 2017)
-    free_bits: float = 0.0  # nats per latent dimension that cost nothing (Kingma et al. 2016)
-    label_dropout: float = 0.1  # share of labels replaced by the null class in training; 0: of no use without labels
-    density_components: int = 4  # Gaussians per class in the density of latents
-    density_shrinkage: float = 20.0  # weight of the pooled covariance, in images
+    likelihood_std: float | None = None
+    beta: float = 1.0
+    free_bits: float = 0.0
+    label_dropout: float = 0.1
+    density_components: int = 4
+    density_shrinkage: float = 20.0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -303,7 +322,7 @@ class VAE(Model):
 
     def _decode(self, latents: Tensor, labels: Tensor, batch_size: int) -> Tensor:
         chunks = split_batches(batch_size, latents, labels)
-        return torch.cat([torch.sigmoid(self.decode_logits(z, y)) for z, y in chunks])
+        return join(torch.sigmoid(self.decode_logits(z, y)) for z, y in chunks)
 
     def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
         """Return the lower bound and the reconstruction's mean squared error on held-out images.

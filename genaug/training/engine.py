@@ -19,14 +19,14 @@ from torch.optim.swa_utils import AveragedModel
 from genaug.data import LabeledImages, load_data
 from genaug.data.check import check_data
 from genaug.devices import choose_precision
-from genaug.errors import DataWarning, TrainingError
+from genaug.errors import DataWarning, Interrupted, TrainingError
 from genaug.models import Model
 from genaug.models.base import ParameterGroup
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
 from genaug.storage import expand
 from genaug.training.batches import Batches
-from genaug.training.interrupts import Interrupted, catch_signals
+from genaug.training.interrupts import catch_signals
 from genaug.training.logs import MetricsLog
 from genaug.training.looks import Looks
 from genaug.training.processes import Processes
@@ -40,7 +40,16 @@ from genaug.zoo import is_path, load
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What `train` returns: the averaged model, where it lies, its scores and the last metrics."""
+    """What `train` returns.
+
+    Args:
+        model: with the averaged weights, in evaluation mode.
+        path: its checkpoint, `output/model`, which `genaug.load` takes.
+        output: the folder of the run.
+        steps: that were done.
+        scores: of the model on the held-out images, by name; empty without `validation_fraction`.
+        metrics: of the last step, by name.
+    """
 
     model: Model
     path: Path
@@ -157,7 +166,7 @@ def _build(
         model = create(recipe, images.spec, start, paired=images.paired)
     model.to(device).train()
     model.fit_before_training(images.images, images.labels, rows=kept)
-    ema = AveragedModel(model, multi_avg_fn=ema_with_ramp(recipe.training.ema_decay))
+    ema = AveragedModel(model)
     groups = [
         {"params": list(group.parameters), "betas": group.betas, "factor": group.factor, "first": group.first_step}
         for group in model.parameter_groups().values()
@@ -203,15 +212,17 @@ def _loop(
             state.optimizer.zero_grad(set_to_none=True)
             loss = _backward(loss, groups)
             # what differs between processes is averaged, so that all go on, or stop, alike
-            figures = {"loss": loss.detach(), **figures, "signal": torch.tensor(float(caught()))}
+            figures = {"loss": loss, **figures, "signal": torch.full_like(loss, float(caught()))}
             figures = processes.average(parameters, figures)
-            loss = figures["loss"]
-            number = (caught() or signal.SIGTERM) if figures.pop("signal").item() > 0 else 0
             norms = [clip_grad_norm_(group.parameters, config.gradient_clip) for group in groups.values()]
             norm = torch.stack(norms).max()
-            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-                raise _not_finite(state.step, loss, norm, states)
+            # read at once: a GPU is waited for
+            came, value, length = torch.stack([figures.pop("signal"), figures["loss"], norm]).tolist()
+            if not (math.isfinite(value) and math.isfinite(length)):
+                raise _not_finite(state.step, value, length, states)
+            number = (caught() or signal.SIGTERM) if came > 0 else 0
             state.optimizer.step()
+            state.ema.multi_avg_fn = ema_with_ramp(config.ema_decay, step=state.step)
             state.ema.update_parameters(model)
             state.step += 1
 
@@ -248,10 +259,10 @@ def _backward(loss: Tensor | dict[str, Tensor], groups: Mapping[str, ParameterGr
     return torch.stack([part.detach() for part in losses.values()]).sum()
 
 
-def _not_finite(step: int, loss: Tensor, norm: Tensor, states: Path) -> TrainingError:
+def _not_finite(step: int, loss: float, norm: float, states: Path) -> TrainingError:
     saved = list_states(states)
     last = f"the last good state is {saved[-1]}" if saved else "no state was saved yet"
     return TrainingError(
-        f"step {step + 1}: the loss is {loss.item():g} and the norm of its gradient {norm.item():g}, not finite; "
+        f"step {step + 1}: the loss is {loss:g} and the norm of its gradient {norm:g}, not finite; "
         f"{last}; try a smaller training.learning_rate, training.precision=float32 or a smaller training.gradient_clip"
     )

@@ -12,9 +12,8 @@ from statistics import median
 import torch
 
 from genaug.data import LabeledImages
-from genaug.errors import GenaugError, TrainingWarning
+from genaug.errors import GenaugError, Interrupted, TrainingWarning
 from genaug.training.engine import train
-from genaug.training.interrupts import Interrupted
 from genaug.training.recipe import Recipe
 
 STEPS = 8

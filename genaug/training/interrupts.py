@@ -9,14 +9,6 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training stopped by a signal after its state was saved; `signal_number` says by which."""
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
 @contextmanager
 def catch_signals() -> Iterator[Callable[[], int]]:
     """Yield a function that returns the number of the signal that came, or 0; a second signal interrupts at once.

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from genaug.checkpoint import CARD, WeightsDtype, round_tensors
@@ -13,6 +12,7 @@ from genaug.data import LabeledImages
 from genaug.errors import TrainingWarning
 from genaug.features import FeatureExtractor, find_features
 from genaug.models import Model
+from genaug.models.running import spread
 from genaug.models.saved import read_card
 from genaug.training.logs import MetricsLog, save_pictures
 from genaug.training.recipe import Recipe
@@ -79,7 +79,7 @@ class Looks:
         step, model = self.state.step, self.state.averaged
         some = self.kept  # a watched model counts classes only, and must not miss a scarce one
         if self.watch is None:
-            some = self.kept[torch.linspace(0, len(self.kept) - 1, min(len(self.kept), 2048)).long()]
+            some = self.kept[spread(len(self.kept), min(len(self.kept), 2048))]
         model.fit_after_training(self.images.images, self.images.labels, rows=some)
         self._save_pictures(model, f"step-{step:06d}")
         numbers = {f"validation_{name}": float(value) for name, value in self._measure(model).items()}
@@ -101,19 +101,20 @@ class Looks:
         """Write the averaged model, the best of a watched run, with its scores; warn of what is wrong at the end."""
         model, scores = self.state.averaged.eval(), {}
         if self.watch is not None:
-            observation = self._observe(self.watch, model, self.state.step)
-            best = self.state.keep_if_best(observation.intra_class_distance)
+            best = self.state.keep_if_best(self._observe(self.watch, model, self.state.step).intra_class_distance)
             if best.step != self.state.step:
                 model.load_state_dict(best.tensors)
-                observation = self._observe(self.watch, model, best.step)
+        model.fit_after_training(self.images.images, self.images.labels, rows=self.kept)
+        dtype = self._round(model)
+        if self.watch is not None:
+            whole = dtype == "float32"
+            observation = self._observe(self.watch, model, best.step) if whole else self.watch.observe(model)
             scores = self._describe(self.watch, best, observation)
             if observation.collapsed:
                 message = self.watch.describe(observation, observation.collapsed)
                 warnings.warn(f"of the model that is kept (step {best.step}) {message}", TrainingWarning, stacklevel=2)
             if told_apart is not None and told_apart > WON:
                 warnings.warn(f"at the end {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
-        model.fit_after_training(self.images.images, self.images.labels, rows=self.kept)
-        dtype = self._round(model)
         model.recipe = self.described
         model.scores = scores | self._measure(model)
         self._save_pictures(model, "final")
@@ -133,7 +134,7 @@ class Looks:
 
     def _save_pictures(self, model: Model, name: str) -> None:
         rows = self.held_out if len(self.held_out) else self.kept
-        some = rows[torch.linspace(0, len(rows) - 1, PICTURE_COLUMNS).long()]
+        some = rows[spread(len(rows), PICTURE_COLUMNS)]
         path = self.output / "samples" / f"{name}.png"
         save_pictures(model, self.images.images[some], self.images.labels[some], path, seed=self.recipe.seed)
 

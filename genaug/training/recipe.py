@@ -18,27 +18,50 @@ from genaug.zoo import is_path
 class TrainingConfig:
     """Fields of a recipe's `training` part; a family may have other defaults (`Model.training_defaults`).
 
+    Args:
+        steps: of the optimizer, AdamW; 1 to 1e9.
+        batch_size: images of a step, of all processes together; 1 to 1e6.
+        learning_rate: the highest one, from which it falls as a cosine; 0 to 10.
+        warmup_steps: in which the learning rate rises; 0 to 1e9.
+        weight_decay: of the optimizer; 0 to 10.
+        gradient_clip: largest norm of the gradient; 1e-6 to 1e9.
+        class_exponent: a class of n images is drawn with a probability like n ** class_exponent, from 0 (all equally
+            often) to 1 (as in the data).
+        ema_decay: of the average of the weights, which is what is kept; 0 to 1.
+        precision: of the network's arithmetic: "float32", "bfloat16", or "auto": bfloat16 where it is fast.
+        validation_fraction: share of each class that is held out to be measured on; 0 to 0.9.
+        log_every: steps between two lines of metrics; 1 to 1e9.
+        sample_every: steps between two pictures of samples, and of a watched family's scores; 1 to 1e9.
+        save_every: steps between two states to resume from; 1 to 1e9.
+        keep_states: how many of them are kept; 1 to 1000.
+        weights_dtype: that the model's file holds: "float32", "float16" or "bfloat16".
+        start: a shipped model, or one of the hub, to start from: of the same family, or a VAE for a GAN.
+        watch_features: what a watched family is compared in: "classifier", of the training images, or "inception".
+
     Raises:
         GenaugError: a field out of its range.
+
+    >>> TrainingConfig(steps=100).batch_size
+    128
     """
 
     steps: int = 2000
     batch_size: int = 128
-    learning_rate: float = 2e-3  # peak; AdamW
+    learning_rate: float = 2e-3
     warmup_steps: int = 100
     weight_decay: float = 0.0
-    gradient_clip: float = 1.0  # largest norm of the gradient
-    class_exponent: float = 0.5  # class c is drawn with p ~ n_c ** class_exponent: 1 as in the data, 0 balanced
+    gradient_clip: float = 1.0
+    class_exponent: float = 0.5
     ema_decay: float = 0.999
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    validation_fraction: float = 0.0  # of each class, held out to be measured on
+    validation_fraction: float = 0.0
     log_every: int = 50
     sample_every: int = 1000
     save_every: int = 500
     keep_states: int = 2
-    weights_dtype: WeightsDtype = "float32"  # that the model's file holds
-    start: str | None = None  # a shipped model, or one of the hub: of the same family, or a VAE for a GAN
-    watch_features: Literal["classifier", "inception"] = "classifier"  # what a family that is watched is compared in
+    weights_dtype: WeightsDtype = "float32"
+    start: str | None = None
+    watch_features: Literal["classifier", "inception"] = "classifier"
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -79,6 +102,12 @@ class Recipe:
         given: Any = self.training
         if given is None:
             object.__setattr__(self, "training", TrainingConfig(**FAMILIES[self.family].training_defaults))
+        for name, kind in (("model", FAMILIES[self.family].config_class), ("training", TrainingConfig)):
+            if not isinstance(getattr(self, name), kind):
+                raise RecipeError(
+                    f"{name} must be a {kind.__name__} for family {self.family}, got "
+                    f"{shorten(getattr(self, name))}; plain values are for load_recipe"
+                )
         if self.training.watch_features != "classifier" and not FAMILIES[self.family].watched:
             raise RecipeError(f"training.watch_features must be left out: family {self.family} is not watched")
         if self.training.start is not None and is_path(self.training.start):

@@ -79,7 +79,7 @@ def _prepare(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) ->
         if any(path.name != LOCK for path in folder.iterdir()):
             check_vacant(folder, overwrite=overwrite)
         _try_disk(folder, json.dumps(asdict(facts)))
-        clear_own_files(folder, OWN_FILES, keep=LOCK, last=RUN)
+        clear_own_files(folder, OWN_FILES, last=RUN)
         write_json(marker, asdict(facts))
         write_text(folder / RECIPE, yaml.safe_dump(facts.recipe, sort_keys=False))
     return None

@@ -17,8 +17,8 @@ from genaug.evaluate import Arm, Budget, Comparison, Difference, compare_arms
 from genaug.evaluate.plots import plot_real_beside_synthetic, plot_recall
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
-from genaug.storage import check_folder, clear_own_files, expand
-from genaug.training import Interrupted, load_recipe, train
+from genaug.storage import expand, own_folder
+from genaug.training import Interrupted, Recipe, load_recipe, train
 from genaug.training.run_folder import OWN_FILES as RUN_FILES
 
 RECIPE = "demo-vae"
@@ -29,7 +29,7 @@ TARGET, CAP = "median", 5.0
 REAL, RIVAL, OURS = "real only", "class-balanced", "class-balanced + genaug"
 OWN_FILES = (
     r"results\.(json|csv)|real-and-synthetic\.png|recall\.png|bank/(images\.safetensors|provenance\.json)"
-    rf"|training/(\.lock|{RUN_FILES})"
+    rf"|training/({RUN_FILES})"
 )
 
 
@@ -69,14 +69,27 @@ def run_demo(
         raise GenaugError(f"seeds must be at least 2 for an interval, got {shorten(seeds)}")
     recipe = load_recipe(RECIPE, overrides=overrides)
     choose_device(device)  # a wrong one must not cost an earlier demo
-    _prepare(output, overwrite=overwrite)
+    with own_folder(output, OWN_FILES, last="results.json", overwrite=overwrite):
+        return _run(
+            output,
+            recipe,
+            seeds=range(first_seed, first_seed + seeds),
+            validation=validation,
+            device=device,
+            progress=progress,
+        )
+
+
+def _run(
+    output: Path, recipe: Recipe, *, seeds: range, validation: bool, device: str | None, progress: bool
+) -> Comparison:
     pool, test = load_data("digits", split="train"), load_data("digits", split="test")
     if validation:
-        kept, held_out = stratified_split(pool.labels, fraction=VALIDATION_FRACTION, seed=first_seed)
+        kept, held_out = stratified_split(pool.labels, fraction=VALIDATION_FRACTION, seed=seeds[0])
         pool, test = pool.subset(kept), pool.subset(held_out)
     arms_steps = 3 * CLASSIFIER_STEPS
     banks: list[tuple[LabeledImages, SampleBank]] = []
-    with progress_bar("demo", total=seeds * (recipe.training.steps + arms_steps), enabled=progress) as update:
+    with progress_bar("demo", total=len(seeds) * (recipe.training.steps + arms_steps), enabled=progress) as update:
 
         def draw(seed: int) -> LabeledImages:
             return pool.subset(longtail_indices(pool.labels, imbalance_factor=IMBALANCE_FACTOR, seed=seed))
@@ -110,7 +123,7 @@ def run_demo(
             train=draw,
             test=test,
             rival=RIVAL,
-            seeds=range(first_seed, first_seed + seeds),
+            seeds=seeds,
             budget=Budget(steps=CLASSIFIER_STEPS),
             classifier=SmallCNN,
             output=output / "results.json",
@@ -123,12 +136,6 @@ def run_demo(
     plot_recall(comparison, output / "recall.png", counts=part.counts)
     _report(comparison, output, test="validation" if validation else "test")
     return comparison
-
-
-def _prepare(output: Path, *, overwrite: bool) -> None:
-    check_folder(output, overwrite=overwrite)
-    if output.is_dir():
-        clear_own_files(output, OWN_FILES, last="results.json")
 
 
 def _report(comparison: Comparison, output: Path, *, test: str) -> None:

@@ -134,6 +134,7 @@ def _draw_mix(model: Model, images: LabeledImages, seed: int) -> tuple[dict[str,
 
 def _draw_replacement(model: Model, images: LabeledImages, seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     rows = _pick(images, seed, 1)[:, 0]
+    rows = rows[torch.isin(images.labels[rows], torch.tensor(model.known_classes))]
     labels = images.labels[rows]
     samples = {
         f"sample {number}": to_uint8(model.sample(labels, generator=make_generator(seed, "preview", number)))

@@ -93,17 +93,17 @@ def run_restoration(
 
 def print_restoration(result: DenoisingResult) -> None:
     """Print a row for each denoiser and degradation, and the protocol."""
-    table = make_table("degradation", "denoiser", "PSNR", "SSIM", "s / megapixel")
+    counted = any(row.exact for row in result.rows)
+    table = make_table("degradation", "denoiser", "PSNR", *["exact"] * counted, "SSIM", "s / megapixel")
     table.columns[1].justify = "left"
     before = ""
     for row in result.rows:
         if before and row.degradation != before:
             table.add_section()
-        ssim, seconds = (
-            "-" if value is None else format(value, form) for value, form in ((row.ssim, ".4f"), (row.seconds, ".3g"))
-        )
+        figures = (row.psnr, ".2f"), (row.ssim, ".4f"), (row.seconds, ".3g")
+        psnr, ssim, seconds = ("-" if value is None else format(value, form) for value, form in figures)
         shown = "" if row.degradation == before else row.degradation
-        table.add_row(shown, row.denoiser, f"{row.psnr:.2f}", ssim, seconds)
+        table.add_row(shown, row.denoiser, psnr, *[str(row.exact)] * counted, ssim, seconds)
         before = row.degradation
     console = Console()
     console.print(table, markup=False)
@@ -123,8 +123,8 @@ def parse_noise_level(text: str) -> float:
         level = float(Fraction(text))
     except (ValueError, ZeroDivisionError, OverflowError):
         level = -1.0
-    if not 0 <= level <= 1:
-        raise GenaugError(f"noise level must be from 0 to 1, such as 0.1 or 25/255, got {shorten(text)}")
+    if not 0 < level <= 1:
+        raise GenaugError(f"noise level must be above 0 and at most 1, such as 0.1 or 25/255, got {shorten(text)}")
     return level
 
 

@@ -72,7 +72,7 @@ def run_robustness(
 
     Raises:
         GenaugError: an unknown model, or one without `restore`; parts that cannot be read or do not fit the model; an
-            `output` that exists; `flips`, noise levels, seeds or steps out of range.
+            `output` that exists, or that another process writes to; `flips`, noise levels, seeds or steps out of range.
     """
     target = None if output is None else expand(output)
     if target is not None:

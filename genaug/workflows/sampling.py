@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 
@@ -170,8 +171,11 @@ def _find_test(data: Any, reading: Mapping[str, Any], held_out: LabeledImages | 
     """Return the part "test", or else what the model's recipe held out, or else why there is neither."""
     try:
         return load_data(data, split="test", **reading)
-    except MissingPart as problem:
+    except GenaugError as problem:
         if held_out is not None:
+            if not isinstance(problem, MissingPart):
+                said = "samples are compared with what the recipe held out: the part test cannot be read"
+                warnings.warn(f"{said}: {problem}", DataWarning, stacklevel=3)
             return held_out
         return f"there are no held-out images to compare with: no part test ({problem}), and none of the recipe's"
 
@@ -189,8 +193,9 @@ def _audit(
         if isinstance(test, str):
             raise GenaugError(test)
         found = audit_copies(bank, train=train, test=test, **options)
-    except GenaugError as problem:
-        warnings.warn(f"the samples were not audited for copies: {problem}", DataWarning, stacklevel=5)
+    except (GenaugError, MemoryError, torch.OutOfMemoryError) as problem:
+        reason = str(problem) or "out of memory"
+        warnings.warn(f"the samples were not audited for copies: {reason}", DataWarning, stacklevel=5)
         return None
     report.append(found)
     return with_versions({**facts, "images_sha256": bank.provenance.images_sha256, **found.to_dict()})

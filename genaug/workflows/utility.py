@@ -1,7 +1,6 @@
 """Is it of use? Arms are tuned on a validation part and compared on the test part, with files, a table and a plot."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from genaug.evaluate.parts import check_classes, check_parts, find_missing, find
 from genaug.evaluate.pieces import RIVAL, Piece, build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
 from genaug.evaluate.search import Choice, choose_settings, split_for_search
-from genaug.storage import LOCK, check_folder, clear_own_files, expand, hold
+from genaug.storage import expand, own_folder
 from genaug.workflows.benchmarks import Benchmark
 from genaug.workflows.classifiers import find_classifier
 from genaug.workflows.model_pieces import model_pieces
@@ -27,7 +26,7 @@ from genaug.workflows.utility_report import is_synthetic, list_pieces, print_cho
 
 RESULTS = "results.json"
 OURS = "genaug"
-OWN_FILES = r"(rivals|ours|results)\.(json|csv)|\.(rivals|ours|results)\.json\.lock|arms\.png|generators/.+"
+OWN_FILES = r"(rivals|ours|results)\.(json|csv)|arms\.png|generators/.+"
 
 
 def run_utility(
@@ -134,7 +133,8 @@ def run_utility(
         "device": where,
         "progress": progress,
     }
-    with _own_folder(target, resume=resume, overwrite=overwrite):
+    keep = resume and target.is_dir()
+    with own_folder(target, OWN_FILES, last=RESULTS, overwrite=overwrite, keep=keep):
         rival, arms, favorite = _choose(
             benchmark, names, rivals, pieces, compose, train=train, target=target, bank=bank, options=options
         )
@@ -271,16 +271,3 @@ def _compose_built(
 
 def _is_rival(name: str, pieces: Mapping[str, Piece]) -> bool:
     return not any(piece.synthetic or piece.control for piece in list_pieces(name, pieces))
-
-
-@contextmanager
-def _own_folder(target: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Make `target` ready for a comparison, and keep other processes out of it."""
-    kept = resume and target.is_dir()
-    if not kept and not (target / LOCK).is_file():
-        check_folder(target, overwrite=overwrite)
-    with hold(target, target / LOCK):
-        if not kept and any(path.name != LOCK for path in target.iterdir()):
-            check_folder(target, overwrite=overwrite)
-            clear_own_files(target, OWN_FILES, keep=LOCK, last=RESULTS)
-        yield

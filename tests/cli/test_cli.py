@@ -473,6 +473,33 @@ def test_how_a_command_ends(problem, status, line):
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", line)
 
 
+def test_sigterm_ends_a_command_that_leaves_nothing_half_written(tmp_path):
+    code = (
+        "import sys, time, typer\n"
+        "from genaug.cli.options import one_line_errors\n"
+        "from genaug.storage import Path, new_directory\n"
+        "@one_line_errors\n"
+        "def command() -> None:\n"
+        "    with new_directory(Path('bank'), last='a') as aside:\n"
+        "        (aside / 'a').write_text('half')\n"
+        "        print('begun', flush=True)\n"
+        "        time.sleep(60)\n"
+        "app = typer.Typer()\n"
+        "app.command()(command)\n"
+        "app()\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=PATHS, text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (143, "interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_errors_are_not_hidden():
     @one_line_errors
     def command() -> None:

@@ -80,6 +80,14 @@ def test_every_kind_is_here() -> None:
     assert all(hasattr(degradations, name) for name in degradations.__all__)
 
 
+@pytest.mark.parametrize("cls", DEGRADATIONS.values())
+def test_the_limits_of_each_field_are_told(cls: type[Degradation]) -> None:
+    told = " ".join((cls.__doc__ or "").split("Args:")[-1].split("Raises:")[0].replace(" (nothing)", "").split())
+    for name, limits in cls.limits.items():
+        about = told.split(f"{name}: ")[1]
+        assert f"from {limits.low:.15g} to {limits.high:.15g}" in about.split(";")[0]
+
+
 # --- draws
 
 

@@ -89,6 +89,40 @@ def test_other_degradations_have_rows_and_no_noise_level():
     assert all(10 < row.psnr < 40 for row in result.rows)
 
 
+def test_images_that_come_out_unchanged_have_no_psnr():
+    clean, seen = [torch.zeros_like(GRAY), GRAY, GRAY.flip(2)], []
+
+    def darken(image, level):  # black stays black
+        seen.append(255 * image)
+        return 0.9 * image
+
+    def cheat(image, level):
+        return min(clean, key=lambda one: float((one - 255 * image).abs().sum())) / 255
+
+    images = [(str(number), image) for number, image in enumerate(clean)]
+    options = {"noise_levels": [], "degradations": [Jpeg(quality=10)], "progress": False}
+    result = measure_denoising({"darken": darken, "cheat": cheat}, images, **options)
+    degraded = seen[1:]  # the first call is the one that does not count
+    assert torch.equal(degraded[0], clean[0].float())
+    before, darkened, cheated = result.rows
+    assert [row.exact for row in result.rows] == [1, 1, 3]
+    for row, factor in ((before, 1.0), (darkened, 0.9)):
+        pairs = zip(clean[1:], degraded[1:], strict=True)
+        pixels = [(one.numpy(), (factor * other).round().to(torch.uint8).numpy()) for one, other in pairs]
+        assert row.psnr == pytest.approx(np.mean([peak_signal_noise_ratio(*pair) for pair in pixels]), abs=1e-3)
+    assert cheated.psnr is None
+
+
+def test_an_image_that_was_not_degraded_counts_for_no_psnr():
+    flat = torch.full_like(GRAY, 90)
+    dim = {"dim": lambda image, level: image - (image.max() == image.min()) / 255}
+    options = {"noise_levels": [], "degradations": [Jpeg(quality=90)], "progress": False}
+    both = measure_denoising(dim, [("flat", flat), ("photograph", GRAY)], **options)
+    alone = measure_denoising(dim, [("photograph", GRAY)], **options)
+    assert [row.exact for row in both.rows] == [1, 0]
+    assert [row.psnr for row in both.rows] == [row.psnr for row in alone.rows]
+
+
 @pytest.mark.global_rng  # new weights
 def test_a_model_restores_images_of_any_size_blindly():
     model = Denoiser(DataSpec(channels=1), DenoiserConfig(width=4, levels=2, blocks=1))
@@ -138,6 +172,7 @@ def test_a_rival_that_is_not_there_says_what_to_install(monkeypatch):
         ({"a": object()}, {}, "restore: object cannot do this"),
         ({"a": lambda image, level: image[:, 1:]}, {}, r"one, a: a restored image must have its shape \(1, 80, 110\)"),
         ({}, {"noise_levels": [1.5]}, "noise_levels must be from 0 to 1, got 1.5"),
+        ({}, {"noise_levels": [0.1, 0]}, r"noise_levels must be above 0, .*, got \[0.1, 0\]"),
         ({}, {"noise_levels": []}, "noise_levels or degradations must name at least one degradation, got none"),
     ],
 )

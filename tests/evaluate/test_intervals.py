@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from genaug.evaluate import intervals
 from genaug.evaluate.intervals import paired_difference
 
 
@@ -77,6 +78,27 @@ def test_it_is_the_same_every_time_and_leaves_global_randomness_alone() -> None:
     assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
     turned = paired_difference(rival, ours, labels)
     assert np.isclose(turned.mean, -paired_difference(ours, rival, labels).mean)
+
+
+def test_of_many_images_counts_are_drawn_from_the_same_distribution(monkeypatch) -> None:
+    generator = seeded(7)
+    counts = torch.tensor([40, 1, 300, 25, 1])
+    terms = torch.randint(-3, 4, (int(counts.sum()),), generator=generator).double()
+    one_by_one = intervals._resample_images(terms, counts, seeded(0))
+    monkeypatch.setattr(intervals, "MANY", 0)
+    counted = intervals._resample_images(terms, counts, seeded(1))
+    assert counted.shape == one_by_one.shape
+    assert stats.ks_2samp(one_by_one.numpy(), counted.numpy()).pvalue > 1e-3
+
+
+def test_many_images_cost_no_more_than_their_few_values() -> None:
+    # how often each value is drawn depends on nothing else, so the order of images does not matter for the interval
+    labels = torch.arange(150_000) % 3
+    ours, rival = (torch.rand(3, 150_000, generator=seeded(seed)) < 0.6 for seed in (2, 3))
+    order = torch.randperm(150_000, generator=seeded(4))
+    found = paired_difference(ours, rival, labels)
+    assert paired_difference(ours[:, order], rival[:, order], labels[order]) == found
+    assert found.low < found.mean < found.high
 
 
 @pytest.mark.parametrize("images", [2, 3, 5])

@@ -377,6 +377,23 @@ def test_existing_results_are_kept(train_part, test_part, tmp_path):
     assert json.loads(output.read_text()) == result.to_dict()
 
 
+def test_another_measurement_is_kept_out_of_its_results(train_part, test_part, tmp_path):
+    # In this process the lock of the running one is seen just as another process sees it.
+    output, refused = tmp_path / "robustness.json", []
+
+    def try_another(spec: DataSpec) -> nn.Module:
+        with pytest.raises(GenaugError, match="robustness.json: another process writes to it"):
+            measure(Blur(), train_part, test_part, output=output, overwrite=True)
+        refused.append(1)
+        return small(spec)
+
+    result = measure(Blur(), train_part, test_part, classifier=try_another, output=output)
+    assert len(refused) == 4
+    assert json.loads(output.read_text()) == result.to_dict()
+    assert list(tmp_path.iterdir()) == [output]
+    measure(Blur(), train_part, test_part, output=output, overwrite=True)  # it is free again
+
+
 # --- refused before anything is trained
 
 

@@ -19,9 +19,11 @@ from torchvision.transforms import v2
 
 from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices
+from genaug.data.allocation import allocate_pixels
 from genaug.errors import DataWarning
-from genaug.evaluate import Arm, Budget, Comparison, compare_arms
+from genaug.evaluate import Arm, Budget, Comparison, compare_arms, comparison
 from genaug.evaluate.checks import check_arms
+from genaug.evaluate.intervals import paired_difference
 from genaug.evaluate.losses import Focal
 from genaug.evaluate.makers import Noise, Replay, Reserve
 from genaug.evaluate.parts import find_shared
@@ -156,6 +158,24 @@ def test_runs_that_would_be_lost_are_kept(train_part, test_part, tmp_path):
     assert output.read_text() == before
 
 
+def test_a_difference_is_found_once_for_the_same_runs(train_part, test_part, tmp_path, monkeypatch):
+    found = []
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        found.append(1)
+        return paired_difference(*arguments, **options)
+
+    monkeypatch.setattr(comparison, "paired_difference", note)
+    comparison._difference.cache_clear()
+    options = {"budget": Budget(steps=20, batch_size=8), "output": tmp_path / "results.json"}
+    compare(train_part, test_part, **options)  # written after each of six runs
+    assert len(found) == 2  # of two arms to the rival
+    again = compare(train_part, test_part, resume=True, **options)
+    assert len(found) == 2
+    again.difference("focal", metric="accuracy")
+    assert len(found) == 3
+
+
 # --- side by side
 
 
@@ -166,7 +186,8 @@ import time
 
 from genaug import GenaugError
 from genaug.data import load_data, longtail_indices
-from genaug.evaluate import Arm, compare_arms
+from genaug.evaluate import Arm, compare_arms, jobs
+from genaug.evaluate.makers import Noise
 from genaug.models import VAE, SmallCNN, VAEConfig
 
 
@@ -191,6 +212,14 @@ class Noted(SmallCNN):
         if self.training:
             pathlib.Path(os.environ["NOTES"], f"{os.getpid()} {time.monotonic_ns()}").touch()
         return super().forward(images)
+
+
+class Looking(Noise):
+    def __call__(self, train, counts, *, seed, device):
+        own = jobs._shared["test"].images
+        words = f"{train.images.is_shared()} {own.is_shared()} {len(jobs._payload)} {train.fingerprint()[:8]}"
+        pathlib.Path(os.environ["NOTES"], words).touch()
+        return super().__call__(train, counts, seed=seed, device=device)
 
 
 class Interrupted(Noted):
@@ -234,6 +263,18 @@ def test_runs_side_by_side_are_those_one_after_another(module, test_part, tmp_pa
     assert without_times(many) == without_times(one)
     assert many.difference("mixup") == one.difference("mixup")
     assert json.loads(output.read_text()) == many.to_dict()
+
+
+def test_pixels_on_the_disk_are_shared_and_the_others_kept_once(module, train_part, test_part, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    (tmp_path / "notes").mkdir()
+    pixels = allocate_pixels(train_part.images.shape, memory_limit=1e-9).copy_(train_part.images)
+    on_disk = LabeledImages(pixels, train_part.labels, train_part.spec)
+    arms = {"plain": Arm(), "looking": Arm(source=module.Looking())}
+    many = compare(on_disk, test_part, arms=arms, classifier=module.small, jobs=2)
+    assert os.listdir(tmp_path / "notes") == [f"True False 0 {train_part.fingerprint()[:8]}"]
+    one = compare(train_part, test_part, arms={**arms, "looking": Arm(source=Noise())}, classifier=module.small)
+    assert without_times(many) == without_times(one)
 
 
 def test_what_cannot_be_sent_to_other_processes_is_named(train_part, test_part):
@@ -428,6 +469,38 @@ def test_images_of_the_test_part_are_refused(make: Any, train_part, test_part):
         compare(train_part, test_part, arms=arms, on_step=lambda: steps.append(1))
     assert not steps
     check_arms({"mixed": Arm(source=Replay()(train_part, [2] * 10, seed=0, device=CPU))}, train_part, test_part)
+
+
+def test_a_reserve_of_training_images_is_refused(train_part, test_part):
+    steps: list[int] = []
+    arms = {"plain": Arm(), "mixed": Arm(source=Reserve(train_part), every=0.1)}
+    message = rf"arm 'mixed': source must hold no images that arms are trained on, got {len(train_part)} of them"
+    with pytest.raises(DataError, match=message):
+        compare(train_part, test_part, arms=arms, on_step=lambda: steps.append(1))
+    assert not steps
+
+
+class Drawn:
+    """The training part of each seed."""
+
+    def __init__(self, *parts: LabeledImages) -> None:
+        self.parts = parts
+
+    def __call__(self, seed: int) -> LabeledImages:
+        return self.parts[seed]
+
+
+def test_the_parts_of_later_seeds_are_checked_too(train_part, test_part):
+    pool, done = load_data("digits"), []
+    own, reserve = pool.subset(range(0, len(pool), 2)), pool.subset(range(1, len(pool), 2))
+    arms = {"plain": Arm(), "mixed": Arm(source=Reserve(reserve), every=0.1)}
+    with pytest.raises(DataError, match=r"arm 'mixed', seed 1: source must hold no images that arms are trained on"):
+        compare(Drawn(own, pool), test_part, arms=arms, on_step=lambda: done.append(1))
+    assert len(done) == 3 * 2  # both arms of the first seed, and the plain one of the next
+    even = train_part.subset(torch.cat([torch.nonzero(train_part.labels == c).flatten()[:9] for c in range(10)]))
+    arms["mixed"] = Arm(source=Replay()(train_part, [50] * 10, seed=0, device=CPU))
+    with pytest.raises(DataError, match="arm 'mixed', seed 1 mixes in nothing"):
+        compare(Drawn(train_part, even), test_part, arms=arms)
 
 
 def test_an_arm_that_mixes_in_nothing_is_refused(train_part, test_part):

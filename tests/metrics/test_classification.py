@@ -131,6 +131,35 @@ def test_a_perfect_and_a_useless_classifier():
     assert (useless["accuracy"], useless["balanced_accuracy"], useless["worst_class"]) == pytest.approx((0.2, 0.2, 0.0))
 
 
+FOUR = torch.tensor([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [
+        (FOUR, torch.tensor([2, 0, 1, 1]), "predictions must be classes from 0 to 1, got values from 0 to 2"),
+        (FOUR, torch.tensor([0, -1, 1, 1]), "predictions must be classes from 0 to 1, got values from -1 to 1"),
+        (FOUR - 1, FOUR, "labels must be classes from 0 to 1, got values from -1 to 0"),
+        (FOUR + 1, FOUR, "labels must be classes from 0 to 1, got values from 1 to 2"),
+        (FOUR, FOUR[:1], r"predictions must be as many as labels \(4\), got 1"),
+        (FOUR, FOUR[:0], r"predictions must be integers of shape \(N,\), at least one, got torch.int64 \(0,\)"),
+        (FOUR, FOUR.double(), r"predictions must be integers of shape \(N,\), .* got torch.float64 \(4,\)"),
+        (FOUR.bool(), FOUR, r"labels must be integers of shape \(N,\), .* got torch.bool \(4,\)"),
+        (FOUR, FOUR[:, None], r"predictions must be integers of shape \(N,\), .* got torch.int64 \(4, 1\)"),
+    ],
+)
+@pytest.mark.parametrize("score", [confusion_matrix, recall_per_class, score_predictions])
+def test_classes_must_be_such(score, labels, predictions, message):
+    with pytest.raises(GenaugError, match=message):
+        score(labels, predictions, num_classes=2)
+
+
+def test_other_types_of_integers_do_not_overflow():
+    labels, predictions = torch.arange(200), torch.arange(200).flip(0)
+    found = confusion_matrix(labels.to(torch.uint8), predictions.to(torch.uint8), num_classes=200)
+    assert torch.equal(found, confusion_matrix(labels, predictions, num_classes=200))
+
+
 # --- the scarcest classes
 
 
@@ -190,6 +219,16 @@ def test_calibration_error_of_certainty_is_the_error_rate():
     probabilities = torch.eye(3)[predictions]
     scores = score_predictions(labels, predictions, num_classes=3, probabilities=probabilities)
     assert scores["calibration_error"] == pytest.approx(0.25)
+
+
+def test_full_confidence_falls_into_the_last_bin():
+    # of 20 images 10 have a confidence of exactly 1, and one of these is wrong; of the others, at 0.94, one is right
+    labels, predictions = torch.zeros(20, dtype=torch.int64), torch.zeros(20, dtype=torch.int64)
+    labels[0] = 1
+    probabilities = torch.tensor([[1.0, 0.0], [0.94, 0.06]]).repeat_interleave(10, 0)
+    assert float(torch.tensor([[20.0, 0.0]]).softmax(1)[0, 0]) == 1.0  # as logits of classifiers do give it
+    scores = score_predictions(labels, predictions, num_classes=2, probabilities=probabilities)
+    assert scores["calibration_error"] == pytest.approx(abs(0.95 - 0.97), abs=1e-6)  # float32
 
 
 @pytest.mark.parametrize(

@@ -641,7 +641,7 @@ def test_wrong_input_is_a_data_error(call: Any, message: str) -> None:
         (lambda m: m.vary(torch.zeros(1, 1, 8, 8), strength=1.5), r"strength must be from 0 to 1, got 1\.5"),
         (
             lambda m: m.vary(torch.zeros(1, 1, 8, 8), strength=0.5, seeds=torch.tensor([1, 2])),
-            "seeds must be one for each of 1 images",
+            r"seeds must be an int64 tensor \(1,\), one for each image, got torch.int64 \(2,\)",
         ),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelHubMixin
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import genaug
@@ -259,9 +259,7 @@ def test_a_damaged_checkpoint_in_the_cache(saved: Path, tmp_path: Path) -> None:
         VAE.from_pretrained("owner/name", cache_dir=cache)
 
 
-@pytest.mark.parametrize(
-    "name", ["a/../b", "../a/b", "a/b/c", "", "a..b/c", "a/b\n", "a\0/b", "-a/b", "a--b/c", "/nothing/there", "x" * 300]
-)
+@pytest.mark.parametrize("name", ["a/../b", "a/b/c", "", "a..b/c", "a/b\n", "a\0/b", "-a/b", "a--b/c", "x" * 300])
 def test_ids_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     for call in (VAE.from_pretrained, download):
@@ -272,10 +270,20 @@ def test_ids_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_path_object_is_never_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [Path("owner/name"), "./nope", "../nope", "/nothing/there", "~/nope", Path("~/nope")])
+def test_a_path_is_never_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="^owner/name: no such directory"):
-        VAE.from_pretrained(Path("owner/name"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match=f"^{Path(name).expanduser()}: no such directory"):
+        VAE.from_pretrained(name)
+
+
+def test_a_path_may_begin_at_home(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(saved.parent))
+    for name in ("~/model", Path("~/model")):
+        assert_same(VAE.from_pretrained(name), make_model())
+    with pytest.raises(CheckpointError, match="~nobody-of-this-name/model: cannot be expanded"):
+        VAE.from_pretrained("~nobody-of-this-name/model")
 
 
 def test_a_directory_comes_before_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,6 +344,26 @@ def test_require_names_what_a_family_can_do() -> None:
         require(model, "restore")
     with pytest.raises(GenaugError, match=f"it can: nothing of {', '.join(METHODS)}"):
         require(nn.Linear(1, 1, device="meta"), "sample")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_that_a_model_makes_are_contiguous(family: str, tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = FAMILIES[family](SPEC, FAMILIES[family].config_class(width=8))
+    images, labels = torch.rand(3, 3, 6, 5, generator=seeded()), torch.tensor([0, 1, 1])
+    calls = {
+        "sample": lambda: model.sample(labels, batch_size=2),
+        "decode": lambda: model.decode(torch.zeros(3, model.latent_size)),
+        "vary": lambda: model.vary(images, strength=0.5, seeds=labels),
+        "restore": lambda: model.restore(images, batch_size=2),
+    }
+    with torch.random.fork_rng(devices=[]):  # samples without a generator are drawn with torch's own
+        made = {name: call() for name, call in calls.items() if callable(getattr(model, name, None))}
+    assert made
+    for one in made.values():
+        assert one.is_contiguous()
+        assert one.view(3, -1).shape == (3, 90)
+    save_file(made, tmp_path / "made.safetensors")
 
 
 def test_inference_gives_every_mode_back_even_after_an_error() -> None:
@@ -411,6 +439,15 @@ def test_configurations_are_checked_where_they_are_made() -> None:
         (lambda: GANConfig(augment=None), "augment must be a list of .*, got None"),
         (lambda: AutoencoderConfig(hidden=64), "hidden must be a list of integers, got 64"),
         (lambda: Recipe(family="vaee", model=None), "family must be one of .*, got 'vaee'"),
+        (
+            lambda: Recipe(family="vae", model={"width": 8}),
+            "model must be a VAEConfig .*, got {'width': 8}; plain values",
+        ),
+        (lambda: Recipe(family="vae", model=GANConfig()), "model must be a VAEConfig for family vae, got GANConfig"),
+        (
+            lambda: Recipe(family="vae", model=VAEConfig(), training={"steps": 5}),  # type: ignore[arg-type]
+            "training must be a TrainingConfig .*, got {'steps': 5}; plain values are for load_recipe",
+        ),
     ):
         with pytest.raises(GenaugError, match=message):
             make()

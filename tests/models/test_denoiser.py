@@ -196,6 +196,24 @@ def test_crops_are_squares_of_the_image_in_all_symmetries() -> None:
     assert {left for _, left, _ in found} == set(range(6))
 
 
+def test_images_become_floats_after_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+
+    def watched(images: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(images.shape))
+        return to_float(images)
+
+    model = make_denoiser(crop=8)
+    images = torch.randint(0, 256, (4, 1, 40, 30), dtype=torch.uint8, generator=seeded())
+    draws, labels = model.draw_for_training(4, generator=seeded(3)), torch.zeros(4, dtype=torch.int64)
+    expected = model.training_loss(to_float(images), labels, draws)
+    monkeypatch.setattr("genaug.models.denoiser.to_float", watched)
+    found = model.training_loss(images, labels, draws)
+    assert shapes == [(4, 1, 8, 8)]
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1]["psnr"], expected[1]["psnr"])
+
+
 def test_crops_of_small_images_are_as_large_as_can_be() -> None:
     images = torch.rand(2, 3, 5, 9, generator=seeded())
     assert crop_and_turn(images, torch.rand(2, 3, generator=seeded()), size=64).shape == (2, 3, 5, 5)

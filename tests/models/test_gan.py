@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 import genaug
 from genaug import DataError, DataSpec, GenaugError
-from genaug.models import GAN, VAE, GANConfig, VAEConfig
+from genaug.models import GAN, VAE, Autoencoder, GANConfig, VAEConfig
 from genaug.models.adversarial import discriminator_loss, gradient_penalty
 from genaug.models.diffaugment import augment
 from genaug.training.engine import _backward
@@ -76,13 +77,68 @@ def test_without_label_classes_come_as_often_as_in_training() -> None:
     model.fit_after_training(images, torch.tensor([0, 0, 0, 2, 2, 2, 2, 2, 2, 1]), rows=torch.arange(9))
     assert torch.allclose(model.class_shares, torch.tensor([1 / 3, 0, 2 / 3]))
     labels = torch.full((3000,), model.null_label)
+    labels[:2] = torch.tensor([2, 0])
     found = model.sample(labels, generator=seeded(0))
     latents = torch.randn(3000, 3, generator=seeded(0))  # the first that is drawn
     with torch.no_grad():
         each = torch.stack([(model.generator(latents, torch.full((3000,), c)) + 1) / 2 for c in range(3)])
     nearest = (each - found).flatten(2).abs().amax(2).argmin(0)
+    assert nearest[:2].tolist() == [2, 0]
     shares = torch.bincount(nearest, minlength=3) / 3000
     assert torch.allclose(shares, model.class_shares, atol=0.04)
+
+
+def test_a_class_without_training_images_is_refused_and_left_out_of_pictures() -> None:
+    model = make_gan()
+    assert model.known_classes == [0, 1, 2]
+    images, labels = torch.rand(8, 1, 8, 8, generator=seeded(1)), torch.tensor([0, 0, 0, 2, 2, 2, 2, 2])
+    model.fit_before_training(images, labels)
+    assert model.known_classes == [0, 2]
+    with pytest.raises(DataError, match=r"this GAN was trained without images of \['b'\]"):
+        model.sample(torch.tensor([0, 1, 2]))
+    with pytest.raises(DataError, match=r"without images of \['b'\]"):
+        genaug.SampleBank.generate(model, 4, seed=0, progress=False)
+    assert genaug.SampleBank.generate(model, {"a": 2, "c": 2}, seed=0, progress=False).counts == [2, 0, 2]
+    shown = model.illustrate(images[:4], labels[:4], generator=seeded(0))
+    assert torch.equal(shown, model.sample(torch.tensor([0, 2]).repeat_interleave(4), generator=seeded(0)))
+
+
+def test_images_of_a_class_that_no_share_is_left_for_are_never_drawn() -> None:
+    model = make_gan()
+    model.class_shares.copy_(torch.tensor([0.3, 0.3, 0.0]))  # as of shares that were rounded
+    assert model.sample(torch.full((500,), model.null_label), generator=seeded(0)).shape == (500, 1, 8, 8)
+    latents = torch.randn(500, 3, generator=seeded(0))
+    with torch.no_grad():
+        others = (model.generator(latents, torch.full((500,), 2)) + 1) / 2
+    found = model.sample(torch.full((500,), model.null_label), generator=seeded(0))
+    assert (found - others).flatten(1).abs().amax(1).min() > 1e-4
+
+
+def test_a_gan_starts_from_a_gan(tmp_path) -> None:
+    start, labels = make_gan(), torch.arange(6).remainder(3)
+    start.class_shares.copy_(torch.tensor([0.5, 0.0, 0.5]))
+    model = GAN.start_from(start, spec=start.spec, config=replace(start.config, contrast=2.0))
+    assert model.config.contrast == 2.0
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in start.state_dict().items())
+    vae = make_vae()
+    grown = GAN.start_from(vae, spec=vae.spec, config=GANConfig(discriminator_width=4))
+    again = GAN.start_from(grown, spec=vae.spec, config=GANConfig(discriminator_width=4))
+    assert again.config.decoder == vae.config
+    assert torch.equal(again.sample(labels, generator=seeded(0)), grown.sample(labels, generator=seeded(0)))
+    for fields, message in (
+        ({"discriminator_width": 8}, "weights of other shapes, made with model.discriminator_width 4; set the same"),
+        ({"discriminator_width": 4, "width": 8}, "model.width must be left out"),
+        ({"discriminator_width": 4, "spectral_norm": False}, "made with model.spectral_norm True; set the same"),
+    ):
+        with pytest.raises(GenaugError, match=message):
+            GAN.start_from(grown, spec=vae.spec, config=GANConfig(**fields))
+
+
+def test_many_rows_are_spread_to_the_last_one() -> None:
+    rows = torch.zeros(1, dtype=torch.int64).expand(2**24 + 4)  # float32 rounds the last index to one past the end
+    model = make_gan()
+    model.fit_before_training(torch.full((1, 1, 8, 8), 0.75), torch.zeros(1, dtype=torch.int64), rows=rows)
+    assert float(model.discriminator.mean) == pytest.approx(0.5)
 
 
 def test_without_classes() -> None:
@@ -161,7 +217,11 @@ def test_a_vae_decoder_generates_what_the_vae_would(map_channels: int, tmp_path)
 
 def test_a_start_that_does_not_fit_is_refused() -> None:
     vae = make_vae()
-    with pytest.raises(GenaugError, match="starts from a model of family vae, got one of family gan"):
+    with pytest.raises(GenaugError, match="starts from a model of family gan or vae, got one of family autoencoder"):
+        GAN.start_from(Autoencoder(vae.spec), spec=vae.spec, config=GANConfig())
+    with pytest.raises(
+        GenaugError, match=r"other shapes, made with model.latent_dim 3, .*model.discriminator_width 4;"
+    ):
         GAN.start_from(make_gan(), spec=vae.spec, config=GANConfig())
     with pytest.raises(GenaugError, match=r"model.width must be left out"):
         GAN.start_from(vae, spec=vae.spec, config=GANConfig(width=8))
@@ -261,7 +321,10 @@ def test_each_network_moves_by_its_own_loss_alone() -> None:
         ({"augment": ("color", "color")}, "each once"),
         ({"minibatch_std": 1}, "one image has no deviation"),
         ({"loss": "hingee", "penalty": 1.0}, "loss must be one of hinge, non-saturating"),
+        ({"loss": ["hinge"]}, "loss must be one of hinge, non-saturating"),
         ({"penalty": -1.0}, "penalty must be from 0"),
+        ({"spectral_norm": "false"}, "spectral_norm must be true or false, got 'false'"),
+        ({"decoder": {"width": 8}}, "decoder must be a VAEConfig or None, got {'width': 8}"),
         ({"loss": "wasserstein-gp", "penalty": 0.0, "spectral_norm": False}, "kept smooth"),
         ({"loss": "relativistic", "penalty": 0.0, "spectral_norm": False}, "kept smooth"),
     ],

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import genaug
 from genaug.data import LabeledImages, load_data
@@ -462,3 +464,39 @@ def test_full_disk_ends_with_one_error_and_keeps_what_was_saved(tmp_path, limit,
     assert output.count("\n") == 1
     assert [state.name for state in list_states(tmp_path / "run/states")] == states
     assert not list((tmp_path / "run").glob("states/.*"))
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read from a tensor, for which a GPU is waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "more"),
+    [
+        ("vae", TINY["model"], 2),  # one_hot looks at the range of labels, though not on a GPU
+        ("gan", {"width": 4, "discriminator_width": 4}, 0),
+        ("autoencoder", {"width": 4, "degradations": [{"kind": "gaussian-noise", "noise_level": 0.1}]}, 0),
+        ("denoiser", {"width": 4, "levels": 1, "blocks": 1}, 0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::genaug.errors.TrainingWarning")  # six steps are too few
+def test_a_step_reads_no_number_of_a_tensor_but_those_it_reads_at_once(digits, tmp_path, family, fields, more):
+    training = {**recipe(log_every=100, sample_every=100, save_every=100)["training"], "steps": 6}
+    with Reads() as reads:
+        marks = []
+        train(
+            {"family": family, "model": fields, "training": training},
+            data=digits,
+            output=tmp_path / "run",
+            device="cpu",
+            progress=False,
+            on_step=lambda step: marks.append(reads.count),
+        )
+    # torch's AveragedModel reads its own count twice, which is on the CPU
+    assert max(after - before for before, after in pairwise(marks[:-1])) <= 2 + more

@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from genaug.errors import GenaugError, RecipeError
-from genaug.models import GANConfig, VAEConfig
+from genaug.models import FAMILIES, GANConfig, VAEConfig
 from genaug.training.recipe import Recipe, TrainingConfig, load_recipe
 from genaug.training.recipe_files import MAX_RECIPE_BYTES, list_recipes
 from genaug.zoo import shipped
@@ -214,7 +216,6 @@ def test_wrong_fields(tmp_path: Path, change: dict[str, Any], message: str, form
         ({**MINIMAL, 5: 1}, "^recipe.5: unknown field"),
         ({**MINIMAL, (1, 2): 1}, "^recipe: must be plain"),
         ({**MINIMAL, "seed": object()}, "^recipe.seed: must be plain"),
-        (Recipe(family="vae", model=None), "^recipe.model: input should be"),
         (Recipe(family="vae", model=VAEConfig(), seed="x"), "^recipe.seed: input"),  # type: ignore[arg-type]
     ],
 )
@@ -303,3 +304,23 @@ def test_a_family_has_its_own_defaults_of_training():
     assert load_recipe({"family": "vae"}).training.learning_rate == 2e-3
     assert Recipe(family="gan", model=GANConfig()) == load_recipe({"family": "gan"})
     assert load_recipe(Recipe(family="gan", model=GANConfig())) == load_recipe({"family": "gan"})
+
+
+@pytest.mark.parametrize("cls", [TrainingConfig, *(family.config_class for family in FAMILIES.values())])
+def test_every_field_is_told_with_its_range(cls: Any) -> None:
+    told = re.split(r"\n        (?=\w+: )", cls.__doc__.split("Args:")[1].split("Raises:")[0])
+    entries = {entry.split(": ")[0].strip(): " ".join(entry.split()) for entry in told if ": " in entry}
+    assert set(entries) == {field.name for field in fields(cls)}
+    kinds = {field.name: getattr(field.type, "__name__", str(field.type)) for field in fields(cls)}
+    numbers = {name: kind for name, kind in kinds.items() if re.match(r"(int|float)\b", kind)}
+    assert len(numbers) >= 4
+    for name, kind in numbers.items():
+        found = re.findall(r"([\d.e-]+)(?: \([^)]*\))?,? to ([\d.e]+)", entries[name])
+        assert found, name
+        low, high = (float(limit.rstrip(".")) for limit in found[-1])
+        low, high = (int(low), int(high)) if kind == "int" else (low, high)
+        for value in (low, high):
+            assert getattr(cls(**{name: value}), name) == value
+        for value in (low - 1, high + 1):
+            with pytest.raises(GenaugError, match=name):
+                cls(**{name: value})

@@ -38,17 +38,26 @@ def test_run_shorter_than_its_warmup():
 
 
 @pytest.mark.global_rng  # a new layer draws its weights from torch's global generator
-def test_average_follows_the_ramp():
+@pytest.mark.parametrize("told", [False, True])
+def test_average_follows_the_ramp(told):
     model = torch.nn.Linear(1, 1, bias=False)
     average = AveragedModel(model, multi_avg_fn=ema_with_ramp(0.6))
     expected = None
     for n in range(12):
+        if told:
+            average.multi_avg_fn = ema_with_ramp(0.6, step=n)
         with torch.no_grad():
             model.weight.fill_(float(n))
         average.update_parameters(model)
         decay = min(0.6, (1 + n) / (10 + n))
         expected = 0.0 if n == 0 else decay * expected + (1 - decay) * n  # the first update copies
         assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_count_that_is_told_is_not_read():
+    one, other = torch.zeros(1), torch.ones(1)
+    ema_with_ramp(0.9, step=2)([one], [other], torch.zeros((), device="meta"))  # where there is nothing to read
+    assert one.item() == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])

@@ -111,9 +111,13 @@ def test_the_noise_of_an_image_depends_on_its_seed_alone(gray):
     together = gray.vary(images, labels, strength=0.8, seeds=seeds)
     alone = gray.vary(images[1:2], labels[1:2], strength=0.8, seeds=seeds[1:2])
     torch.testing.assert_close(together[1:2], alone)
-    for wrong in ({"seeds": seeds[:2]}, {"seeds": seeds, "generator": torch.Generator()}):
-        with pytest.raises(GenaugError, match="seeds must be one for each of 3 images"):
-            gray.vary(images, labels, strength=0.5, **wrong)
+    for wrong, found in ((seeds[:2], r"torch.int64 \(2,\)"), ([1, 2, 3], r"\[1, 2, 3\]"), (seeds / 2, "torch.float32")):
+        with pytest.raises(
+            GenaugError, match=rf"seeds must be an int64 tensor \(3,\), one for each image, got {found}"
+        ):
+            gray.vary(images, labels, strength=0.5, seeds=wrong)
+    with pytest.raises(GenaugError, match="seeds must be left out where there is a generator"):
+        gray.vary(images, labels, strength=0.5, seeds=seeds, generator=torch.Generator())
 
 
 def test_detail_and_color_that_a_model_does_not_have_stay_with_the_residual(gray):

@@ -62,10 +62,30 @@ def test_other_degradations_stand_alone(here):
     assert "1 images." in result.output
 
 
+def test_images_that_come_out_unchanged_are_counted(here):
+    for number in range(2):
+        Image.fromarray(torch.zeros(40, 40, dtype=torch.uint8).numpy()).save(here / f"photos/black{number}.png")
+    words = ["--degradation", "{kind: missing-rectangles, count: 1, size: 0.2}", "--output"]
+    result = call("evaluate", "denoising", "./model", "--data", "photos", "--quiet", *words, "out")
+    assert result.exit_code == 0, result.output
+    rows = json.loads((here / "out/denoising.json").read_text())["rows"]
+    assert [(row["images"], row["exact"]) for row in rows] == [(4, 2), (4, 2)]
+    assert all(0 < row["psnr"] < 60 for row in rows)
+    assert "exact" in result.output
+    for number in range(2):
+        (here / f"photos/{number}.png").unlink()
+    result = call("evaluate", "denoising", "./model", "--data", "photos", "--quiet", *words, "none")
+    assert result.exit_code == 0, result.output
+    rows = json.loads((here / "none/denoising.json").read_text())["rows"]
+    assert [(row["exact"], row["psnr"]) for row in rows] == [(2, None), (2, None)]
+    assert "inf" not in result.output.replace("infinite", "")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--noise-level", "25"], "noise level must be from 0 to 1, such as 0.1 or 25/255, got '25'"),
+        (["--noise-level", "25"], "noise level must be above 0 and at most 1, such as 0.1 or 25/255, got '25'"),
+        (["--noise-level", "0"], "noise level must be above 0 and at most 1, such as 0.1 or 25/255, got '0'"),
         (["--noise-level", "a/0"], "got 'a/0'"),
         (["--degradation", "jpeg"], "degradation must be such as"),
         (["--degradation", "{kind: fog}"], "degradation.kind: must be one of"),

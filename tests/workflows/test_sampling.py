@@ -239,6 +239,18 @@ def test_an_audit_that_fails_leaves_the_samples(here: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == "100 samples: out\n"
 
 
+def test_a_test_part_without_classes_leaves_the_samples(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder_of_digits(here / "photos/train", load_data("digits", limit_per_class=8))
+    (here / "photos/test").mkdir()
+    for number, path in enumerate(sorted((here / "photos/train/3").iterdir())):
+        path.rename(here / f"photos/test/{number}.png")
+    folder_of_digits(here / "photos/train", load_data("digits", limit_per_class=8))
+    with pytest.warns(DataWarning, match="compared with what the recipe held out: the part test cannot be read"):
+        run("digits-vae", data="photos", reading={"grayscale": True})
+    assert len(ImageFolder("out", is_valid_file=lambda path: path.endswith("png"))) == 100
+    assert (here / "out/memorization.json").exists()
+
+
 def test_an_audit_goes_with_the_samples_it_was_of(here: Path) -> None:
     run(data="digits", output="a.parquet", format="parquet")
     assert json.loads((here / "a.memorization.json").read_text())["images"]["samples"] == 100
