@@ -117,8 +117,10 @@ def hold(path: Path, lock: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)  # filelock makes a new one where it meets one that is gone
-        held.release()
+        try:
+            lock.unlink(missing_ok=True)  # filelock makes a new one where it meets one that is gone
+        finally:
+            held.release()
 
 
 @contextmanager
@@ -151,7 +153,8 @@ def clear_own_files(directory: Path, own: str, *, last: str) -> None:
     What a killed process left (".NAME.tmp-...", ".NAME.lock") goes too; the lock of the directory stays.
 
     Raises:
-        GenaugError: anything else is in the directory; then nothing is removed.
+        GenaugError: anything else is in the directory, or a part of it is held by another process; then nothing is
+            removed.
     """
     leftover = r"(.*/)?\.[^/]*\.tmp-[^/]*(/.*)?|(.*/)?\.([^/]*\.)?lock"
     files = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
@@ -160,9 +163,13 @@ def clear_own_files(directory: Path, own: str, *, last: str) -> None:
     strangers = [name for name in names if not re.fullmatch(f"{own}|{leftover}", name)]
     if strangers:
         raise GenaugError(f"{directory}: holds {min(strangers)}, which was not written by this; choose another output")
+    for file in files:
+        if file.name.endswith(LOCK):  # a live process may hold it, and write what is to be removed
+            with hold(directory, file):
+                pass
     with explain_write_errors(directory):
         for file in sorted(files, key=lambda file: _name_in(directory, file) == last):
-            file.unlink()
+            file.unlink(missing_ok=True)
         for folder in sorted((path for path in directory.rglob("*") if path.is_dir()), reverse=True):
             folder.rmdir()
 

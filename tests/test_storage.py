@@ -15,6 +15,7 @@ from genaug.storage import (
     expand,
     explain_write_errors,
     hash_file,
+    hold,
     new_directory,
     own_folder,
     write_json,
@@ -81,6 +82,10 @@ def test_a_folder_is_made_ready_and_held(tmp_path) -> None:
         assert (folder / "results").read_text() == "old"
     with pytest.raises(GenaugError, match="holds part/a, which was not written by this"):
         own_folder(folder, "results", last="results", overwrite=True).__enter__()
+    assert set(contents(folder)) == {"results", "part"}
+    (folder / "part" / ".lock").write_text("")
+    with hold(folder / "part", folder / "part" / ".lock"), pytest.raises(GenaugError, match="another process writes"):
+        own_folder(folder, "results|part/.+", last="results", overwrite=True).__enter__()
     assert set(contents(folder)) == {"results", "part"}
     for left in (".lock", ".results.lock", "part/.a.tmp-0123", "part/.lock"):  # of a process that was killed
         (folder / left).write_text("")

@@ -31,11 +31,6 @@ class SampleBank:
             the samples of each class they accepted.
         path: the directory, or None in memory.
 
-    Attributes:
-        provenance: where the samples come from: source and hash of its weights, seed, versions, filters, and what of
-            the samples of each class they accepted.
-        path: the directory, or None in memory.
-
     >>> from types import SimpleNamespace
     >>> def noise(labels, *, generator=None):
     ...     return torch.rand(len(labels), 1, 4, 4, generator=generator)

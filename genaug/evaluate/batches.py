@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from genaug.bank import SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.data import LabeledImages
 from genaug.errors import DataWarning, shorten
 from genaug.evaluate.arms import Arm
@@ -122,11 +123,13 @@ def count_wanted(arm: Arm, train: LabeledImages) -> list[int]:
 
 
 def _there_are(source: Any, train: LabeledImages, counts: list[int], *, repeat: bool) -> list[int]:
-    """Return how many of the wanted samples a bank can give: all of a class with some, where they may repeat."""
-    if not isinstance(source, SampleBank):
-        return counts
-    there = [source.counts[index] for index in match_classes(train.spec.class_names, source.spec)]
-    missing = [name for name, count, own in zip(train.classes, counts, there, strict=True) if count and not own]
+    """Return how many of the wanted samples a source can give: of a bank all of a class, where they may not repeat."""
+    own = source.counts if isinstance(source, SampleBank) else None
+    known, matched = set(known_classes(source)), match_classes(train.spec.class_names, source.spec)
+    pairs = list(zip(counts, matched, strict=True))
+    missing = [train.classes[label] for label, (count, index) in enumerate(pairs) if count and index not in known]
     if missing:
-        warnings.warn(f"the bank has no samples of {shorten(missing)}, so none are mixed in", DataWarning, stacklevel=5)
-    return [count if repeat and own else min(count, own) for count, own in zip(counts, there, strict=True)]
+        warnings.warn(f"source has no samples of {shorten(missing)}, so none are mixed in", DataWarning, stacklevel=5)
+    if own is None or repeat:
+        return [count if index in known else 0 for count, index in pairs]
+    return [min(count, own[index]) for count, index in pairs]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genaug.bank import SampleBank
+from genaug.bank.drawing import known_classes
 from genaug.data import LabeledImages
 from genaug.data.check import hash_image, hash_images
 from genaug.data.labeled import CHUNK
@@ -67,6 +68,10 @@ def check_mixing(arm: Arm, train: LabeledImages, *, where: str) -> None:
         MixedDataset(train, source, target=0)  # checks all but whether there are enough samples
     except DataError as problem:
         raise DataError(f"{where}: {problem}") from None
+    known = {source.spec.class_names[index] for index in known_classes(source)}
+    wanted = [name for name, count in zip(train.classes, count_wanted(arm, train), strict=True) if count]
+    if known.isdisjoint(wanted):
+        raise DataError(f"{where}: source must have samples of a class that gets some ({shorten(wanted)}), it has none")
 
 
 def _count_known(source: SampleBank | Reserve, known: set[bytes]) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -76,12 +77,12 @@ def keep_shares(labels: Tensor, like: Tensor) -> Tensor:
     >>> keep_shares(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 0, 1])).tolist()
     [True, True, False, False]
     """
-    wanted = like.bincount()
-    have = labels.bincount(minlength=len(wanted))
-    share = min(1.0, *(float(n / count) for n, count in zip(have, wanted, strict=False) if count))
+    wanted = like.bincount().tolist()
+    have = labels.bincount(minlength=len(wanted)).tolist()
+    share = min([Fraction(1), *(Fraction(n, count) for n, count in zip(have, wanted, strict=False) if count)])
     kept = torch.zeros_like(labels, dtype=torch.bool)
-    for label, count in enumerate(wanted.tolist()):
-        kept[torch.nonzero(labels == label).flatten()[: math.floor(share * count + 1e-9)]] = True
+    for label, count in enumerate(wanted):
+        kept[torch.nonzero(labels == label).flatten()[: math.floor(share * count)]] = True
     return kept
 
 

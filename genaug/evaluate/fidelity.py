@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genaug.bank import SampleBank
-from genaug.bank.drawing import name_source
+from genaug.bank.drawing import known_classes, name_source
 from genaug.data import LabeledImages
 from genaug.errors import DataError, DataWarning, shorten
 from genaug.evaluate.drawing import (
@@ -115,6 +115,7 @@ def measure_fidelity(
     wanted = choose_labels(test, samples=samples, seed=seed)
     labels, rows = _find_rows(source, wanted, seed=seed)
     even = keep_shares(labels, wanted)
+    taught = _find_rows(source, train.labels, seed=seed) if accuracy_score else None
     _warn_of_few(test.spec.class_names, labels, wanted, compared=int(even.sum()))
     network = find_features(features, test, name="test", device=device)
     if isinstance(network, ClassifierFeatures):
@@ -131,7 +132,7 @@ def measure_fidelity(
     synthetic, found = _look_at(drawn, network, classifier)
     chunks = _chunks(train.images[compared], name="training images", progress=shown)
     training = torch.cat([network.extract(chunk) for chunk in chunks])
-    learned = _learn_from_samples(source, train, test, classifier, seed, progress) if accuracy_score else None
+    learned = None if taught is None else _learn_from_samples(source, *taught, train, test, classifier, seed, progress)
     errors = reconstruction_errors(source, test)
     measure = getattr(source, "measure", None)
     num_classes = test.spec.num_classes
@@ -199,12 +200,14 @@ def _find_rows(source: Any, wanted: Tensor, *, seed: int) -> tuple[Tensor, Tenso
     """Return the labels of samples, and their rows where they are those of a bank: none twice, fewer where it has few.
 
     Raises:
-        DataError: a bank without samples of a class.
+        DataError: a source without samples of a class.
     """
+    missing = sorted(set(wanted.tolist()).difference(known_classes(source)))
+    if missing:
+        names = [source.spec.class_names[label] for label in missing]
+        raise DataError(f"source must have samples of every class that is measured, got none of {shorten(names)}")
     if not isinstance(source, SampleBank):
         return wanted, None
-    if missing := [source.spec.class_names[label] for label in wanted.unique().tolist() if not source.counts[label]]:
-        raise DataError(f"source must have samples of every class that is measured, got none of {shorten(missing)}")
     rows = match_rows(source.labels, wanted, seed=seed)
     return source.labels[rows], rows
 
@@ -222,9 +225,15 @@ def _warn_of_few(names: Sequence[str], labels: Tensor, wanted: Tensor, *, compar
 
 
 def _learn_from_samples(
-    source: Any, train: LabeledImages, test: LabeledImages, like: ClassifierFeatures, seed: int, progress: bool
+    source: Any,
+    labels: Tensor,
+    rows: Tensor | None,
+    train: LabeledImages,
+    test: LabeledImages,
+    like: ClassifierFeatures,
+    seed: int,
+    progress: bool,
 ) -> dict[str, Any]:
-    labels, rows = _find_rows(source, train.labels, seed=seed)
     own_seed = derive_seed(seed, "accuracy score")
     drawn = draw_samples(source, labels, seed=own_seed, progress=progress, rows=rows)
     samples = LabeledImages(torch.cat(list(drawn)), labels, train.spec)

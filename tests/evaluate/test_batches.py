@@ -137,7 +137,7 @@ def test_more_samples_than_are_wanted_take_turns() -> None:
 
 
 def test_a_class_that_a_bank_has_no_samples_of_gets_none() -> None:
-    with pytest.warns(DataWarning, match=r"the bank has no samples of \['a'\], so none are mixed in"):
+    with pytest.warns(DataWarning, match=r"source has no samples of \['a'\], so none are mixed in"):
         batches = make(Arm(source=BANK, target=[62, 60, 60], cap=9.0))
     assert batches.synthetic_counts.tolist() == [0, 30, 54]
 
@@ -163,5 +163,5 @@ def test_a_class_without_images_gets_no_samples() -> None:
 def test_samples_of_every_class_are_no_more_than_a_bank_has() -> None:
     few = SampleBank.generate(Numbered(), [5, 1, 9], seed=0, progress=False)
     assert make(Arm(source=few, every=0.25)).synthetic_counts.tolist() == [5, 1, 8]
-    with pytest.warns(DataWarning, match=r"the bank has no samples of \['a'\], so none are mixed in"):
+    with pytest.warns(DataWarning, match=r"source has no samples of \['a'\], so none are mixed in"):
         assert make(Arm(source=BANK, every=0.25)).synthetic_counts.tolist() == [0, 8, 8]

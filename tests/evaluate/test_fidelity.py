@@ -250,6 +250,10 @@ def test_a_row_is_matched_once():
     kept = keep_shares(available[rows], wanted)
     assert available[rows][kept].bincount().tolist() == [3, 17]  # three sevenths of 40
     assert keep_shares(wanted, wanted).all()
+    for have, want, kept in ((7, 10, 14), (1, 49, 2), (0, 5, 0)):  # of two classes, one with few
+        labels, like = torch.tensor([0] * have + [1] * 60), torch.tensor([0] * want + [1] * want)
+        assert int(keep_shares(labels, like).sum()) == kept
+    assert not keep_shares(torch.tensor([0, 1]), torch.tensor([], dtype=torch.int64)).any()
 
 
 def test_samples_of_a_bank_are_taken_once(features, train_part, test_part, digits_vae):
@@ -266,9 +270,15 @@ def test_samples_of_a_bank_are_taken_once(features, train_part, test_part, digit
     share = 6 / test_part.counts[9]
     assert short.images["samples"] == sum(int(share * count + 1e-9) for count in test_part.counts)
     assert short.images["training_compared"] == short.images["samples"]
+    one = SampleBank.generate(digits_vae, [*test_part.counts[:9], 1], seed=0, progress=False)
+    with pytest.warns(DataWarning, match="compared"):
+        single = measure(one, train=train_part, test=test_part, features=features)
+    assert 0 < single.images["samples"] <= 10
     none = SampleBank.generate(digits_vae, {"3": 5}, seed=0, progress=False)
-    with pytest.raises(DataError, match="samples of every class that is measured, got none of"):
-        measure(none, train=train_part, test=test_part, features=features)
+    for scored in (False, True):
+        part = test_part.subset(torch.nonzero(test_part.labels == 3).flatten()) if scored else test_part
+        with pytest.raises(DataError, match="samples of every class that is measured, got none of"):
+            measure(none, train=train_part, test=part, features=features, accuracy_score=scored)
 
 
 # --- the classification accuracy score

@@ -28,7 +28,7 @@ from genaug.evaluate.losses import Focal
 from genaug.evaluate.makers import Noise, Replay, Reserve
 from genaug.evaluate.parts import find_shared
 from genaug.evaluate.runs import describe_arm
-from genaug.models import VAE, SmallCNN, VAEConfig
+from genaug.models import GAN, VAE, GANConfig, SmallCNN, VAEConfig
 
 CPU = torch.device("cpu")
 ARMS = {"plain": Arm(), "balanced": Arm(balanced=True), "focal": Arm(loss=Focal(gamma=1.0))}
@@ -188,7 +188,7 @@ from genaug import GenaugError
 from genaug.data import load_data, longtail_indices
 from genaug.evaluate import Arm, compare_arms, jobs
 from genaug.evaluate.makers import Noise
-from genaug.models import VAE, SmallCNN, VAEConfig
+from genaug.models import GAN, VAE, GANConfig, SmallCNN, VAEConfig
 
 
 def small(spec):
@@ -469,6 +469,22 @@ def test_images_of_the_test_part_are_refused(make: Any, train_part, test_part):
         compare(train_part, test_part, arms=arms, on_step=lambda: steps.append(1))
     assert not steps
     check_arms({"mixed": Arm(source=Replay()(train_part, [2] * 10, seed=0, device=CPU))}, train_part, test_part)
+
+
+def test_a_gan_that_never_saw_a_class(train_part, test_part):
+    with torch.random.fork_rng():
+        gan = GAN(train_part.spec, GANConfig(width=4, latent_dim=4))
+    gan.class_shares.copy_(torch.tensor([1.0] * 9 + [0.0]))
+    arms = {"plain": Arm(), "mixed": Arm(source=gan, every=0.5)}
+    with pytest.warns(DataWarning, match=r"source has no samples of \['9'\], so none are mixed in"):
+        found = compare(train_part, test_part, arms=arms, seeds=1)
+    added = [count - real for count, real in zip(found.runs[1]["counts"], train_part.counts, strict=True)]
+    assert added[9] == 0 < min(added[:9])
+    gan.class_shares.copy_(torch.tensor([1.0] + [0.0] * 9))  # the largest class, which gets none
+    steps: list[int] = []
+    with pytest.raises(DataError, match="arm 'mixed': source must have samples of a class that gets some"):
+        compare(train_part, test_part, arms={**arms, "mixed": Arm(source=gan)}, on_step=lambda: steps.append(1))
+    assert not steps
 
 
 def test_a_reserve_of_training_images_is_refused(train_part, test_part):
