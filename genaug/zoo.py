@@ -10,8 +10,7 @@ from genaug import checkpoint
 from genaug.devices import choose_device
 from genaug.errors import CheckpointError, shorten
 from genaug.models import FAMILIES, Model
-from genaug.models.saved import download
-from genaug.models.saved import is_path as is_path  # others have it from here
+from genaug.models.saved import download, is_path
 from genaug.storage import expand
 
 WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"

@@ -13,8 +13,9 @@ import torch
 import genaug
 from genaug.errors import CheckpointError, GenaugError
 from genaug.models import FAMILIES, VAE, VAEConfig
+from genaug.models.saved import is_path
 from genaug.spec import DataSpec
-from genaug.zoo import is_path, list_models, load, resolve, shipped
+from genaug.zoo import list_models, load, resolve, shipped
 
 SPEC = DataSpec(channels=1, height=8, width=8, class_names=("ant", "bee"))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

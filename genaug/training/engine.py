@@ -22,6 +22,7 @@ from genaug.devices import choose_precision
 from genaug.errors import DataWarning, Interrupted, TrainingError
 from genaug.models import Model
 from genaug.models.base import ParameterGroup
+from genaug.models.saved import is_path
 from genaug.progress import progress_bar
 from genaug.seeding import derive_seed, make_generator
 from genaug.storage import expand
@@ -35,7 +36,7 @@ from genaug.training.run_folder import MODEL, STATES, RunFacts, own_folder
 from genaug.training.schedules import ClassSampler, cosine_with_warmup, ema_with_ramp
 from genaug.training.start import Start, create, find_start
 from genaug.training.state import TrainingState, list_states, load_state, save_state
-from genaug.zoo import is_path, load
+from genaug.zoo import load
 
 
 @dataclass(frozen=True)

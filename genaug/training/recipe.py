@@ -10,8 +10,8 @@ from genaug.checkpoint import WeightsDtype
 from genaug.config import parse_config
 from genaug.errors import GenaugError, RecipeError, check_ranges, shorten
 from genaug.models import FAMILIES
+from genaug.models.saved import is_path
 from genaug.training.recipe_files import find_recipe, override, read_recipe
-from genaug.zoo import is_path
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import yaml
 
 from genaug.config import read_bounded
 from genaug.errors import RecipeError, shorten
+from genaug.models.saved import is_path
 from genaug.storage import expand
-from genaug.zoo import WORD, is_path, shipped
+from genaug.zoo import WORD, shipped
 
 MAX_RECIPE_BYTES = 1 << 16  # more of it would take PyYAML seconds to parse
 BENCHMARK = "bench-"  # how the names of benchmarks start

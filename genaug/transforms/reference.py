@@ -9,8 +9,9 @@ from genaug import checkpoint
 from genaug.devices import check_process
 from genaug.errors import CheckpointError
 from genaug.models import Model, require
+from genaug.models.saved import is_path
 from genaug.spec import DataSpec
-from genaug.zoo import find_family, is_path, load, resolve
+from genaug.zoo import find_family, load, resolve
 
 
 class ModelReference:

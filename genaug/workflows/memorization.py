@@ -19,10 +19,10 @@ from genaug.evaluate.memorization import audit_copies
 from genaug.evaluate.plots import plot_closest_pairs
 from genaug.features import STEPS
 from genaug.models.card import make_card, replace_section
+from genaug.models.saved import is_path
 from genaug.storage import check_folder, expand, new_directory, write_json, write_text
 from genaug.workflows.parts import load_parts, open_source
 from genaug.workflows.reports import MAX_ROWS, make_table, say, with_versions
-from genaug.zoo import is_path
 
 RESULTS, PICTURE = "memorization.json", "memorization.png"
 SECTION = "Memorization"

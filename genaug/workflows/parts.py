@@ -12,9 +12,10 @@ from genaug.bank import SampleBank
 from genaug.bank.files import PROVENANCE
 from genaug.data import LabeledImages, load_data
 from genaug.errors import DataWarning, GenaugError, shorten
+from genaug.models.saved import is_path
 from genaug.seeding import check_seed
 from genaug.storage import expand
-from genaug.zoo import is_path, load
+from genaug.zoo import load
 
 
 def open_source(name: str, device: torch.device) -> Any:
