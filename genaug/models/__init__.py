@@ -5,13 +5,14 @@ from functools import partial
 
 from torch import nn
 
-from genaug.models.autoencoder import Autoencoder, AutoencoderConfig
+from genaug.models.autoencoder import Autoencoder
 from genaug.models.base import Model, require
 from genaug.models.classifier import SmallCNN
-from genaug.models.denoiser import Denoiser, DenoiserConfig
-from genaug.models.gan import GAN, GANConfig
+from genaug.models.configs import AutoencoderConfig, DenoiserConfig, GANConfig, VAEConfig
+from genaug.models.denoiser import Denoiser
+from genaug.models.gan import GAN
 from genaug.models.resnet import ResNet18, ResNet32
-from genaug.models.vae import VAE, VAEConfig
+from genaug.models.vae import VAE
 from genaug.spec import DataSpec
 
 FAMILIES: dict[str, type[Model]] = {"autoencoder": Autoencoder, "denoiser": Denoiser, "gan": GAN, "vae": VAE}

@@ -3,100 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genaug.degradations import degrade, parse_degradations
+from genaug.degradations import degrade
 from genaug.degradations.chain import degrade_checked
-from genaug.errors import GenaugError, check_ranges, check_share, shorten
+from genaug.errors import GenaugError, check_share
 from genaug.images import to_float, to_model
 from genaug.models.anomaly import AnomalyScale
 from genaug.models.autoencoder_networks import make_convolutional, make_dense
 from genaug.models.base import Model, check_latents, check_noisy
+from genaug.models.configs import AutoencoderConfig
 from genaug.models.density import LatentDensity
 from genaug.models.layers import lay_out_channels_last
 from genaug.models.regularizers import contraction_estimate, contraction_of_layer, keep_largest, sparsity_kl
 from genaug.models.running import draw, draw_noise, draw_seeds, inference, join, split_batches
 from genaug.spec import DataSpec
-
-Network = Literal["convolutional", "dense"]
-Code = Literal["linear", "sigmoid"]
-Loss = Literal["mse", "l1", "bce"]
-Sparsity = Literal["none", "l1", "kl", "top-k"]
-
-
-@dataclass(frozen=True)
-class AutoencoderConfig:
-    """Fields of the `autoencoder` family.
-
-    Args:
-        network: "convolutional" or "dense".
-        latent_dim: numbers of the code; 1 to 4096.
-        width: convolutional: channels at full size, doubled at each halving, up to four times; 1 to 4096.
-        blocks: convolutional: residual blocks at each size below the full one; 0 to 32.
-        hidden: dense: units, 1 to 65536, of each layer between image and code, and back.
-        code: "linear" or "sigmoid".
-        loss: "mse", "l1" or "bce".
-        sparsity: of the code: "none", "l1", "kl" (of a sigmoid code) or "top-k"; see `Autoencoder`.
-        sparsity_weight: of l1 and kl; 0 to 10000.
-        sparsity_target: kl: mean activation of each unit; top-k: share of the units that stay; 0.0001 to 0.9999.
-        contraction_weight: of the squared norm of the encoder's Jacobian; 0 to 10000.
-        degradations: of `genaug.degradations`, of the images that are encoded in training, in this order.
-        density_components: Gaussians a class in the density of codes; 1 to 256.
-        density_shrinkage: weight of the pooled covariance, in images; 0 to 1e9.
-
-    Raises:
-        GenaugError: a field out of its range, or fields that contradict each other.
-
-    >>> AutoencoderConfig(code="sigmoid", sparsity="kl").sparsity_target
-    0.05
-    """
-
-    network: Network = "convolutional"
-    latent_dim: int = 32
-    width: int = 16
-    blocks: int = 1
-    hidden: tuple[int, ...] = (256,)
-    code: Code = "linear"
-    loss: Loss = "mse"
-    sparsity: Sparsity = "none"
-    sparsity_weight: float = 1e-3
-    sparsity_target: float = 0.05
-    contraction_weight: float = 0.0
-    degradations: tuple[Any, ...] = ()
-    density_components: int = 4
-    density_shrinkage: float = 20.0
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "latent_dim": (1, 4096),
-            "width": (1, 4096),
-            "blocks": (0, 32),
-            "sparsity_weight": (0.0, 1e4),
-            "sparsity_target": (1e-4, 1 - 1e-4),
-            "contraction_weight": (0.0, 1e4),
-            "density_components": (1, 256),
-            "density_shrinkage": (0.0, 1e9),
-        }
-        check_ranges(self, limits)
-        for name, kind in {"network": Network, "code": Code, "loss": Loss, "sparsity": Sparsity}.items():
-            if getattr(self, name) not in get_args(kind):
-                known, found = ", ".join(get_args(kind)), shorten(getattr(self, name))
-                raise GenaugError(f"{name} must be one of {known}, got {found}")
-        if not isinstance(self.hidden, list | tuple):
-            raise GenaugError(f"hidden must be a list of integers, got {shorten(self.hidden)}")
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        if any(type(units) is not int or not 1 <= units <= 65536 for units in self.hidden):
-            raise GenaugError(f"hidden must be integers from 1 to 65536, got {shorten(list(self.hidden))}")
-        if self.sparsity == "kl" and self.code != "sigmoid":
-            raise GenaugError('code must be "sigmoid" with sparsity "kl", which is about activations from 0 to 1')
-        object.__setattr__(self, "degradations", parse_degradations(self.degradations, where="degradations"))
 
 
 class Autoencoder(Model):

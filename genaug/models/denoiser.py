@@ -3,91 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from genaug.degradations import GaussianNoise, degrade, parse_degradations
+from genaug.degradations import GaussianNoise, degrade
 from genaug.degradations.chain import degrade_checked
-from genaug.errors import DataError, GenaugError, check_ranges, check_share, shorten
+from genaug.errors import DataError, GenaugError, check_share
 from genaug.images import check_images, from_model, to_float, to_model, to_uint8
 from genaug.models.base import Model, check_noisy
+from genaug.models.configs import STRONGEST, DenoiserConfig
 from genaug.models.denoiser_network import NoiseNet
 from genaug.models.neighbors import neighbor_loss
 from genaug.models.running import draw_seeds, draw_uniform, inference, join, split_batches
 from genaug.models.tiling import run_in_tiles
 from genaug.spec import DataSpec
 
-STRONGEST = 55 / 255  # noise level that the default recipe goes up to, as DnCNN-B's (Zhang et al. 2017)
 KNOWN = 0.25  # share of training images whose noise level the network is told
 TILE = 1024
-CHOICES = {"loss": ("l1", "mse"), "supervision": ("clean", "neighbor2neighbor", "pairs")}
-
-
-@dataclass(frozen=True)
-class DenoiserConfig:
-    """Fields of the `denoiser` family.
-
-    Args:
-        width: channels at half the size, doubled at each further halving; 1 to 1024.
-        levels: sizes that the network works at, from half the size on; 1 to 6.
-        blocks: residual blocks on the way down, on the way up and at the smallest size; 1 to 16.
-        loss: "l1" or "mse"; None: mse of pairs, else l1. That of neighbor2neighbor is squared.
-        supervision: "clean": degraded images are to become the clean ones that they are made of; "neighbor2neighbor":
-            the images are noisy themselves (Huang et al. 2021); "pairs": the first image is to become the second.
-        consistency: weight of the second term of Neighbor2Neighbor; 0 to 1000.
-        crop: side of the squares that are cut out of the images in training; 4 to 4096.
-        degradations: of `genaug.degradations`, in this order; None: Gaussian noise up to 55/255 where images are clean.
-
-    Raises:
-        GenaugError: a field out of its range, or fields that contradict each other.
-
-    >>> DenoiserConfig(supervision="neighbor2neighbor").degradations
-    ()
-    """
-
-    width: int = 32
-    levels: int = 3
-    blocks: int = 2
-    loss: Literal["l1", "mse"] | None = None
-    supervision: Literal["clean", "neighbor2neighbor", "pairs"] = "clean"
-    consistency: float = 2.0
-    crop: int = 64
-    degradations: tuple[Any, ...] | None = None
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "width": (1, 1024),
-            "levels": (1, 6),
-            "blocks": (1, 16),
-            "consistency": (0.0, 1e3),
-            "crop": (4, 4096),
-        }
-        check_ranges(self, limits)
-        if self.loss is None:
-            object.__setattr__(self, "loss", "mse" if self.supervision == "pairs" else "l1")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise GenaugError(f"{name} must be one of {', '.join(known)}, got {shorten(getattr(self, name))}")
-        given: Any = self.degradations
-        if given is None:
-            given = (GaussianNoise(noise_level=(0.0, STRONGEST)),) if self.supervision == "clean" else ()
-        object.__setattr__(self, "degradations", parse_degradations(given, where="degradations"))
-        if self.supervision == "clean" and not self.degradations:
-            raise GenaugError(
-                "degradations must name what the clean images are to be restored from, got none; for images that are "
-                "noisy themselves choose supervision: neighbor2neighbor, for pairs of images supervision: pairs"
-            )
-        if self.supervision == "pairs" and self.degradations:
-            raise GenaugError(
-                "degradations must be left out with supervision: pairs, whose first images are what is to be restored, "
-                f"got {shorten([step.kind for step in self.degradations])}"
-            )
 
 
 class Denoiser(Model):

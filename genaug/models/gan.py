@@ -3,123 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from genaug.errors import DataError, GenaugError, check_ranges, shorten
+from genaug.errors import DataError, GenaugError, shorten
 from genaug.images import from_model, to_model
 from genaug.models.adversarial import (
-    LossName,
     discriminator_loss,
     generator_loss,
     gradient_penalty,
     interpolated_penalty,
 )
 from genaug.models.base import Model, ParameterGroup
-from genaug.models.diffaugment import DRAWS, POLICIES, augment
+from genaug.models.configs import GANConfig
+from genaug.models.diffaugment import DRAWS, augment
 from genaug.models.gan_networks import DecoderGenerator, Discriminator, Generator
 from genaug.models.layers import lay_out_channels_last
 from genaug.models.running import draw, draw_uniform, inference, join, split_batches, spread
-from genaug.models.vae import VAE, VAEConfig
+from genaug.models.vae import VAE
 from genaug.spec import DataSpec
 
-PENALTIES = {"hinge": 0.0, "non-saturating": 1.0, "wasserstein-gp": 10.0, "relativistic": 1.0}
 BETAS = (0.0, 0.9)
 MOST_FOR_CONTRAST = 10_000  # images whose mean and deviation are taken
 LEAST_CONTRAST = 0.01
-
-
-@dataclass(frozen=True)
-class GANConfig:
-    """Fields of the `gan` family.
-
-    Args:
-        latent_dim: numbers of the latent; 1 to 4096.
-        style_dim: numbers that class and latent become, which modulate every block; 1 to 4096.
-        width: channels of the generator at full size, doubled at each halving, up to four times; 1 to 1024.
-        discriminator_width: the same of the discriminator; 1 to 1024.
-        blocks: residual blocks at each size below the full one; 0 to 16.
-        loss: "hinge", "non-saturating", "wasserstein-gp" or "relativistic".
-        penalty: weight of the loss's gradient penalty, 0 to 10000; None: 0 with hinge, 1 (R1) with non-saturating, 10
-            with wasserstein-gp, 1 (R1 + R2) with relativistic.
-        spectral_norm: of the discriminator's layers (Miyato et al. 2018).
-        minibatch_std: images of one class whose deviation the discriminator sees; 0 (none) or 2 to 64.
-        contrast: what standardized images are multiplied by before the discriminator; 0.01 to 100.
-        augment: policies of DiffAugment (Zhao et al. 2020), of "color", "translation" and "cutout".
-        discriminator_rate: the discriminator's learning rate, times `training.learning_rate`; 0.001 to 1000.
-        discriminator_steps: at the start, in which the generator stays as it is; 0 to 1e9.
-        decoder: a VAE's that generates, whatever `latent_dim`, `style_dim` and `width` say; see `GAN.start_from`.
-
-    Raises:
-        GenaugError: a field out of its range, or fields that contradict each other.
-
-    >>> GANConfig(loss="non-saturating").penalty_weight
-    1.0
-    """
-
-    latent_dim: int = 64
-    style_dim: int = 128
-    width: int = 16
-    discriminator_width: int = 16
-    blocks: int = 1
-    loss: LossName = "hinge"
-    penalty: float | None = None
-    spectral_norm: bool = True
-    minibatch_std: int = 8
-    contrast: float = 3.0
-    augment: tuple[str, ...] = ("translation",)
-    discriminator_rate: float = 5.0
-    discriminator_steps: int = 0
-    decoder: VAEConfig | None = None
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "latent_dim": (1, 4096),
-            "style_dim": (1, 4096),
-            "width": (1, 1024),
-            "discriminator_width": (1, 1024),
-            "blocks": (0, 16),
-            "penalty": (0.0, 1e4),
-            "minibatch_std": (0, 64),
-            "contrast": (1e-2, 1e2),
-            "discriminator_rate": (1e-3, 1e3),
-            "discriminator_steps": (0, 10**9),
-        }
-        check_ranges(self, limits, optional=("penalty",))
-        if not isinstance(self.spectral_norm, bool):
-            raise GenaugError(f"spectral_norm must be true or false, got {shorten(self.spectral_norm)}")
-        if self.decoder is not None and not isinstance(self.decoder, VAEConfig):
-            raise GenaugError(f"decoder must be a VAEConfig or None, got {shorten(self.decoder)}")
-        if self.loss not in tuple(PENALTIES):
-            raise GenaugError(f"loss must be one of {', '.join(PENALTIES)}, got {shorten(self.loss)}")
-        if not isinstance(self.augment, list | tuple):
-            raise GenaugError(f"augment must be a list of {', '.join(POLICIES)}, got {shorten(self.augment)}")
-        object.__setattr__(self, "augment", tuple(self.augment))  # of a list too
-        unknown = [policy for policy in self.augment if policy not in POLICIES]
-        if unknown or len(set(self.augment)) < len(self.augment):
-            raise GenaugError(f"augment must be of {', '.join(POLICIES)}, each once, got {shorten(list(self.augment))}")
-        if self.minibatch_std == 1:
-            raise GenaugError("minibatch_std must be 0 or at least 2, got 1: one image has no deviation")
-        if self.loss in ("wasserstein-gp", "relativistic") and not self.penalty_weight and not self.spectral_norm:
-            raise GenaugError(
-                f"loss {self.loss} needs a discriminator that is kept smooth, got penalty 0 and no spectral_norm; "
-                "leave penalty out"
-            )
-
-    @property
-    def penalty_weight(self) -> float:
-        """Weight of the gradient penalty."""
-        return PENALTIES[self.loss] if self.penalty is None else self.penalty
-
-    @property
-    def batch_group(self) -> int:
-        """How many neighbors in a batch must be of one class."""
-        return max(1, self.minibatch_std)
 
 
 class GAN(Model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genaug.models.adversarial import minibatch_std
+from genaug.models.configs import GANConfig, VAEConfig
 from genaug.models.layers import Downsample, Upsample, lay_out_channels_last, pyramid, stage_widths
-from genaug.models.vae import VAE, VAEConfig
+from genaug.models.vae import VAE
 from genaug.spec import DataSpec
-
-if TYPE_CHECKING:
-    from genaug.models.gan import GANConfig
 
 
 class ModulatedBlock(nn.Module):

@@ -2,87 +2,23 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError, check_ranges, check_share, shorten
+from genaug.errors import GenaugError, check_share
 from genaug.images import to_float, to_model
 from genaug.models.base import Model, check_latents
+from genaug.models.configs import VAEConfig
 from genaug.models.density import LatentDensity
 from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last, one_hot
 from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
 from genaug.models.running import draw, draw_noise, draw_uniform, inference, join, split_batches
 from genaug.spec import DataSpec
 
-Likelihood = Literal["bernoulli", "gaussian"]
-
 FIRST_STD = 0.1  # where a learned one starts
 STD_SPEED = 10.0  # AdamW moves each parameter by about its learning rate: too little for the log of this one
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    """Fields of the `vae` family.
-
-    Args:
-        latent_dim: numbers of the first latent, a vector; 1 to 4096.
-        map_channels: of the second latent, a map of at most 64 positions; 0 (there is none) to 64.
-        width: channels at full size, doubled at each halving, up to four times; 1 to 4096.
-        blocks: residual blocks at each size below the full one; 0 to 32.
-        hidden: units of the dense layer before the posterior; 1 to 65536.
-        likelihood: "gaussian" or "bernoulli".
-        likelihood_std: of the Gaussian likelihood, on the [0, 1] scale, 0.0011321 (rounding to 8 bits) to 10;
-            None: learned (Rybkin et al. 2021).
-        beta: weight of the KL term (Higgins et al. 2017); 0 to 10000.
-        free_bits: nats of each latent dimension that cost nothing (Kingma et al. 2016); 0 to 100.
-        label_dropout: share of labels that the null class replaces in training, 0 to 1; with 0 the model is of no use
-            without labels.
-        density_components: Gaussians a class in the density of latents; 1 to 256.
-        density_shrinkage: weight of the pooled covariance, in images; 0 to 1e9.
-
-    Raises:
-        GenaugError: a field out of its range.
-
-    >>> VAEConfig(latent_dim=16).map_channels
-    2
-    """
-
-    latent_dim: int = 32
-    map_channels: int = 2
-    width: int = 32
-    blocks: int = 1
-    hidden: int = 256
-    likelihood: Likelihood = "gaussian"
-    likelihood_std: float | None = None
-    beta: float = 1.0
-    free_bits: float = 0.0
-    label_dropout: float = 0.1
-    density_components: int = 4
-    density_shrinkage: float = 20.0
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "latent_dim": (1, 4096),
-            "map_channels": (0, 64),
-            "width": (1, 4096),
-            "blocks": (0, 32),
-            "hidden": (1, 65536),
-            "likelihood_std": (SMALLEST_STD, 10.0),
-            "beta": (0.0, 1e4),
-            "free_bits": (0.0, 100.0),
-            "label_dropout": (0.0, 1.0),
-            "density_components": (1, 256),
-            "density_shrinkage": (0.0, 1e9),
-        }
-        check_ranges(self, limits, optional=("likelihood_std",))
-        if self.likelihood not in get_args(Likelihood):
-            known = ", ".join(get_args(Likelihood))
-            raise GenaugError(f"likelihood must be one of {known}, got {shorten(self.likelihood)}")
 
 
 def _split(statistics: Tensor) -> tuple[Tensor, Tensor]:

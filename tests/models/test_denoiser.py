@@ -15,7 +15,8 @@ from genaug.data import LabeledImages, load_data
 from genaug.degradations import Clip, GaussianNoise, SaltAndPepper, degrade
 from genaug.images import to_float, to_model, to_uint8
 from genaug.models import Denoiser, DenoiserConfig
-from genaug.models.denoiser import KNOWN, STRONGEST, crop_and_turn, psnr
+from genaug.models.configs import STRONGEST
+from genaug.models.denoiser import KNOWN, crop_and_turn, psnr
 from genaug.models.denoiser_network import NoiseNet
 from genaug.models.neighbors import neighbor_loss
 
