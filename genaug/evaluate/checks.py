@@ -51,7 +51,8 @@ def check_mixing(arm: Arm, train: LabeledImages, *, where: str) -> None:
     source = arm.source
     if source is None:
         return
-    if not sum(count_wanted(arm, train)):
+    wanted = [name for name, count in zip(train.classes, count_wanted(arm, train), strict=True) if count]
+    if not wanted:
         raise DataError(
             f"{where} mixes in nothing, since no class of train has fewer images than target={arm.target!r} "
             "and cap allow; set every (genaug+every), another target, or leave it out"
@@ -69,7 +70,6 @@ def check_mixing(arm: Arm, train: LabeledImages, *, where: str) -> None:
     except DataError as problem:
         raise DataError(f"{where}: {problem}") from None
     known = {source.spec.class_names[index] for index in known_classes(source)}
-    wanted = [name for name, count in zip(train.classes, count_wanted(arm, train), strict=True) if count]
     if known.isdisjoint(wanted):
         raise DataError(f"{where}: source must have samples of a class that gets some ({shorten(wanted)}), it has none")
 

@@ -83,7 +83,7 @@ def audit_copies(
         DataError: train, test, source and features of different formats or classes, parts that share images, or a
             source that cannot sample, or has classes without training images.
         CheckpointError: a network whose weights are missing, or not the known ones.
-        GenaugError: numbers of samples or steps below 1, or unknown features.
+        GenaugError: numbers of samples or steps below 1, unknown features, or some that are named "pixels".
 
     >>> import genaug
     >>> from genaug.data import load_data
@@ -97,6 +97,8 @@ def audit_copies(
     seed = check_seed(seed)
     if samples is not None and (type(samples) is not int or samples < 1):
         raise GenaugError(f"samples must be an integer of at least 1, the number a class, got {shorten(samples)}")
+    if getattr(features, "name", None) == PIXELS:
+        raise GenaugError(f"features must have another name than {PIXELS!r}, in which images are compared anyway")
     check_fit(source, train=train, test=test, name="train")
     if len(train) < 2:
         raise DataError(f"train must hold at least two images to compare, got {len(train)}")

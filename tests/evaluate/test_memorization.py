@@ -368,6 +368,12 @@ def test_progress_is_shown_where_asked_for(parts, options, capsys):
     assert f"comparing {total}/{total}" in capsys.readouterr().err
 
 
+def test_features_that_are_called_as_the_pixels_are_refused(parts, options) -> None:
+    named = SimpleNamespace(**{**vars(flat(1)), "name": "pixels"})
+    with pytest.raises(GenaugError, match="features must have another name than 'pixels'"):
+        audit_copies(deal(parts[2]), **{**options, "features": named})
+
+
 MEMORY = """
 import torch
 from pathlib import Path
