@@ -2,13 +2,17 @@
 
 import hashlib
 import operator
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from genaug.errors import GenaugError, shorten
+from genaug.images import same_pixels
 
 
 def check_seed(seed: int, *, name: str = "seed") -> int:
@@ -68,6 +72,45 @@ def make_generator(seed: int, *keys: int | str) -> torch.Generator:
     True
     """
     return torch.Generator().manual_seed(derive_seed(seed, *keys))
+
+
+@contextmanager
+def unchanged_random_state(seed: int | None = None) -> Iterator[None]:
+    """Put the global random states of torch (CPU), NumPy and Python back when a block ends, seeded within by `seed`.
+
+    >>> with unchanged_random_state(0):
+    ...     first = torch.rand(1)
+    >>> with unchanged_random_state(0):
+    ...     torch.equal(torch.rand(1), first)
+    True
+    """
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    if seed is not None:
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        random.setstate(states[2])
+
+
+def draws_at_random(read: Callable[[int], Any], indices: Iterable[int]) -> bool:
+    """Tell whether `read` gives other images (PIL, tensor or array) where global random numbers are others.
+
+    >>> draws_at_random(lambda index: torch.rand(1, 8, 8), [0]), draws_at_random(lambda index: torch.ones(1), [0])
+    (True, False)
+    """
+    for index in indices:
+        with unchanged_random_state(2 * index):  # others for each, since a flip may come out the same for two
+            first = read(index)
+        with unchanged_random_state(2 * index + 1):
+            second = read(index)
+        if not same_pixels(first, second):
+            return True
+    return False
 
 
 @contextmanager

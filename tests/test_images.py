@@ -3,7 +3,8 @@
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import to_dtype
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize, to_dtype
 
 from genaug.errors import DataError
 from genaug.images import cast_like, check_images, from_model, to_float, to_model, to_uint8
@@ -40,6 +41,18 @@ def test_accepts_public_images(dtype: torch.dtype, shape: tuple[int, ...]) -> No
 def test_refuses_other_images(images: Tensor, message: str) -> None:
     with pytest.raises(DataError, match=f"^pictures .*{message}"):
         check_images(images, name="pictures")
+
+
+def test_what_bicubic_resizing_overshoots_is_taken_where_that_is_asked_for() -> None:
+    edges = (torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    images = resize(edges, [8, 8], interpolation=InterpolationMode.BICUBIC)
+    assert images.min() < -0.05
+    assert images.max() > 1.05
+    check_images(images, overshoot=True)
+    with pytest.raises(DataError, match="clamp what a bicubic resize overshoots"):
+        check_images(images)
+    with pytest.raises(DataError, match="within"):
+        check_images(edges * 2 - 1, overshoot=True)
 
 
 def test_float_agrees_with_torchvision() -> None:

@@ -14,9 +14,8 @@ from genaug.bank.drawing import check_source
 from genaug.errors import DataError, shorten
 from genaug.mixing.choice import check_fit, choose_rows, choose_samples, match_classes
 from genaug.mixing.kinds import PIL_CHANNELS, ImageKind
-from genaug.mixing.probe import unchanged_random_state
 from genaug.mixing.targets import Target
-from genaug.seeding import check_seed, derive_seed, make_generator
+from genaug.seeding import check_seed, derive_seed, make_generator, unchanged_random_state
 
 __all__ = ["apply_to_column", "mix", "to_dataset"]
 

@@ -32,6 +32,9 @@ class RefreshingBank(SampleBank):
     of which the last two are kept; the same seed gives the same ones again. A pickled bank is for processes that share
     the memory, such as a loader's workers; one that is kept otherwise finds its samples gone after two swaps.
 
+    In distributed training each process generates one at a path of its own, all with the same seed. A job that is
+    started anew generates one at a new path: what `open` reads from an old one stays as it is.
+
     Made by `RefreshingBank.generate`, with the arguments of `SampleBank.generate`.
 
     >>> import tempfile

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genaug.bank.drawing import check_source, known_classes
 from genaug.errors import DataError, GenaugError, check_share, shorten
-from genaug.images import cast_like, check_images, to_uint8
+from genaug.images import cast_like, check_images, to_uint8, warn_of_scale
 from genaug.spec import DataSpec
 
 Classes = Mapping[Any, float] | Iterable[Any] | None
@@ -131,6 +131,9 @@ class Replacement:
                     f"transform must make {images.dtype} {wanted} of the samples, as the batch is, got {got}; "
                     "give it what real images go through, such as a resize, ToDtype and Normalize"
                 )
+            if not self._checked:  # once, since a GPU is waited for
+                warn_of_scale(made, images)
+                self._checked = True
             return made.as_subclass(Tensor).to(images.device)
         if not self._checked or images.device.type == "cpu":  # a GPU would be waited for at each batch
             self._check_batch(images)
@@ -144,7 +147,7 @@ class Replacement:
 
     def _check_batch(self, images: Tensor) -> None:
         try:
-            check_images(images, rounded=True)
+            check_images(images, overshoot=True)
         except DataError as problem:
             raise DataError(
                 f"{problem}; or pass transform=, which does to uint8 samples what was done to real images: samples "

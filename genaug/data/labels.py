@@ -52,6 +52,23 @@ def read_names(classes: Any) -> tuple[str, ...] | None:
     return tuple(f"{name} {index}" if twice[index] else name for index, name in enumerate(names))
 
 
+def find_names(dataset: Any) -> tuple[str, ...] | None:
+    """Return the class names that a data set itself holds, as torchvision's and timm's do; None where it has none.
+
+    They are its `classes`, or the keys of `class_to_idx`, its own or its `reader`'s, in the order of their numbers.
+
+    >>> from types import SimpleNamespace
+    >>> find_names(SimpleNamespace(reader=SimpleNamespace(class_to_idx={"c10": 1, "c2": 0})))
+    ('c2', 'c10')
+    """
+    names = read_names(getattr(dataset, "classes", None))
+    for holder in (dataset, getattr(dataset, "reader", None)):
+        numbers = getattr(holder, "class_to_idx", None)
+        if names is None and isinstance(numbers, Mapping) and set(numbers.values()) == set(range(len(numbers))):
+            names = read_names(sorted(numbers, key=numbers.__getitem__))
+    return names
+
+
 def without_classes(count: int) -> tuple[Tensor, tuple[str, ...]]:
     """Return the labels and class names of images of one class.
 

@@ -3,7 +3,7 @@
 import operator
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ from PIL import Image
 from genaug.data.allocation import MEMORY_LIMIT
 from genaug.data.decoding import UnreadableImage
 from genaug.data.labeled import LabeledImages
-from genaug.data.labels import ONE_CLASS, PATCHES, Columns, read_names
+from genaug.data.labels import ONE_CLASS, PATCHES, Columns, find_names, read_names
 from genaug.data.parts import list_names
 from genaug.data.reading import Listing, finish_reading, read_each
 from genaug.data.stacking import ImageStack, find_size
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, DataWarning, shorten
+from genaug.seeding import draws_at_random
 from genaug.spec import IMAGE_KEYS, LABEL_KEYS, MAX_CLASSES, DataSpec
 
 DAMAGE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -36,7 +37,8 @@ def from_dataset(
 
     Items are tuples (image, label), or dicts as Hugging Face rows are. An image is a PIL image, or a tensor (C, H, W)
     of uint8 or of floats in [0, 1]; what the data set's own transform returns is taken as it is. Class names come from
-    a `ClassLabel` column or from `dataset.classes`, also inside `Subset` and `ConcatDataset`; else they are "0", "1"...
+    a `ClassLabel` column or from `dataset.classes` or `class_to_idx`, also inside `Subset` and `ConcatDataset`; else
+    they are "0", "1"... A warning tells where a transform draws at random.
 
     Args:
         dataset: anything with `__len__` and `__getitem__`.
@@ -57,10 +59,10 @@ def from_dataset(
     ('1x8x8', ['0', '1'])
     """
     _check_dataset(dataset)
-    DataSpec(1, class_names=read_names(_find(dataset, "classes")) or ())  # names that repeat, before all is read
+    DataSpec(1, class_names=_find(dataset, find_names) or ())  # names that repeat, before all is read
     columns = Columns(image_column, label_column)
     stack = ImageStack(len(dataset), resize=resize, grayscale=grayscale, memory_limit=memory_limit)
-    features, row = _find(dataset, "features"), None
+    features, row = _find(dataset, _get_features), None
     labels: list[int] = []
     skipped: list[str] = []
     for index, row in _read_items(dataset, skip_bad, skipped):
@@ -68,6 +70,7 @@ def from_dataset(
         stack.add(image, _name(index))
         labels.append(_check_label(label, _name(index)))
     names = _name_classes(dataset, features if isinstance(row, Mapping) else None, columns, labels)
+    _warn_of_randomness(dataset, lambda item: _take_image(item, features, columns))
     return finish_reading(stack, torch.tensor(labels, dtype=torch.int64), names, skipped, total=len(dataset))
 
 
@@ -80,7 +83,7 @@ def list_dataset(dataset: Any, columns: Columns, *, skip_bad: bool = False) -> L
         DataError: what `from_dataset` refuses, but for images of several sizes.
     """
     _check_dataset(dataset)
-    features, row, labeled = _find(dataset, "features"), None, True
+    features, row, labeled = _find(dataset, _get_features), None, True
     rows: list[int] = []
     labels: list[int] = []
     sizes: list[tuple[int, int]] = []
@@ -134,6 +137,25 @@ def _read_item(dataset: Any, index: int) -> Any:
             return dataset[index]
     except DAMAGE as problem:
         raise UnreadableImage(_name(index), shorten(str(problem), 300)) from None
+
+
+def _warn_of_randomness(dataset: Any, take: Callable[[Any], Any]) -> None:
+    """Warn where images change from reading to reading, as 8 of them show; what cannot be read is left out."""
+
+    def read(index: int) -> Any:
+        try:
+            return take(_read_item(dataset, index))
+        except UnreadableImage:
+            return None
+
+    rows = torch.linspace(0, len(dataset) - 1, min(len(dataset), 8), dtype=torch.float64).long().tolist()
+    if draws_at_random(read, rows):
+        warnings.warn(
+            "images of the data set change from reading to reading: its transform draws at random, and what it gave "
+            "once is kept for all of training, and differs where that is resumed; pass the data set without it",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def _split_item(item: Any, features: Any, columns: Columns, name: str) -> tuple[Any, Any]:
@@ -224,25 +246,32 @@ def _check_label(label: Any, name: str) -> int:
 
 def _name_classes(dataset: Any, features: Any, columns: Columns, labels: Sequence[int]) -> tuple[str, ...]:
     """Return the names that the data set has, else the numbers up to the largest label."""
-    names = _find(dataset, "classes")
     if isinstance(features, Mapping):
         key = pick_column(features, features, "ClassLabel", columns.label)
-        names = getattr(features[key], "names", None)
-    return read_names(names) or tuple(map(str, range(max(labels, default=0) + 1)))
+        names = read_names(getattr(features[key], "names", None))
+    else:
+        names = _find(dataset, find_names)
+    return names or tuple(map(str, range(max(labels, default=0) + 1)))
 
 
-def _find(dataset: Any, attribute: str) -> Any:
-    """Return an attribute of `dataset`, or of those of the data sets inside Subset and ConcatDataset that have it.
+def _get_features(dataset: Any) -> Any:
+    return getattr(dataset, "features", None)
+
+
+def _find(dataset: Any, get: Callable[[Any], Any]) -> Any:
+    """Return what `get` finds in `dataset`, or in those inside Subset and ConcatDataset; None where that is nothing.
 
     Raises:
-        DataError: they differ.
+        DataError: parts that differ in it.
     """
-    if hasattr(dataset, attribute):
-        return getattr(dataset, attribute)
+    own = get(dataset)
+    if own is not None:
+        return own
     if hasattr(dataset, "dataset"):
-        return _find(dataset.dataset, attribute)
-    found = [_find(part, attribute) for part in getattr(dataset, "datasets", ())]
+        return _find(dataset.dataset, get)
+    found = [_find(part, get) for part in getattr(dataset, "datasets", ())]
     found = [value for value in found if value is not None]
-    if any(repr(other) != repr(found[0]) for other in found):  # arrays cannot be compared by ==
-        raise DataError(f"dataset joins parts whose {attribute} differ: {shorten(found)}; give them the same ones")
+    if any(repr(other) != repr(found[0]) for other in found):
+        what = "classes" if get is find_names else "features"
+        raise DataError(f"dataset joins parts whose {what} differ: {shorten(found)}; give them the same ones")
     return found[0] if found else None

@@ -39,7 +39,7 @@ def degrade(images: Tensor, degradations: Iterable[Degradation], *, seeds: Tenso
     What one degradation draws does not depend on those after it. No gradients flow.
 
     Args:
-        images: public images (N, C, H, W), which stay as they are; floats may be out of range by rounding.
+        images: public images (N, C, H, W), which stay as they are; floats may leave [0, 1] by 0.25, as in a resize.
         degradations: applied in their order.
         seeds: one for each image, int64 (N,).
 
@@ -53,7 +53,7 @@ def degrade(images: Tensor, degradations: Iterable[Degradation], *, seeds: Tenso
     True
     """
     chain = _check_chain(degradations)
-    check_images(images, rounded=True)
+    check_images(images, overshoot=True)
     if images.ndim != 4 or not all(images.shape[1:]):
         raise DataError(f"images must have shape (N, C, H, W) and at least one pixel, got {tuple(images.shape)}")
     return degrade_checked(images, chain, seeds=check_seeds(seeds, count=len(images)))

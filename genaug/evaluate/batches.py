@@ -106,11 +106,16 @@ def _mix(arm: Arm, train: LabeledImages, *, seed: int, device: torch.device) -> 
     source, counts = arm.source, count_wanted(arm, train)
     if not sum(counts):
         return None
-    if callable(source) and not hasattr(source, "sample"):
+    if is_maker(source):
         source = source(train, counts, seed=seed, device=device)
     counts = _there_are(source, train, counts, repeat=arm.every is None)
     totals = [real + extra for real, extra in zip(train.counts, counts, strict=True)]
     return MixedDataset(train, source, target=totals, cap=max(totals), seed=seed)
+
+
+def is_maker(source: Any) -> bool:
+    """Tell whether a source is a function that makes a bank for each seed."""
+    return callable(source) and not hasattr(source, "sample")
 
 
 def count_wanted(arm: Arm, train: LabeledImages) -> list[int]:

@@ -1,21 +1,26 @@
-"""Whether arms can be compared: what they mix in, and what they minimize, before anything is trained."""
+"""Whether arms can be compared: what they mix in, what they do to images, and what they minimize."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genaug.bank import SampleBank
-from genaug.bank.drawing import known_classes
+from genaug.bank.drawing import check_source, known_classes
 from genaug.data import LabeledImages
 from genaug.data.check import hash_image, hash_images
 from genaug.data.labeled import CHUNK
 from genaug.errors import DataError, GenaugError, shorten
 from genaug.evaluate.arms import Arm
-from genaug.evaluate.batches import count_wanted
+from genaug.evaluate.batches import count_wanted, is_maker
+from genaug.evaluate.fitting import CPU, transform_image
 from genaug.evaluate.makers import Reserve
 from genaug.evaluate.parts import find_shared
+from genaug.images import to_float
 from genaug.mixing import MixedDataset
+from genaug.seeding import own_randomness
 
 
 def check_arms(arms: Mapping[str, Arm], train: LabeledImages, test: LabeledImages) -> None:
@@ -23,22 +28,18 @@ def check_arms(arms: Mapping[str, Arm], train: LabeledImages, test: LabeledImage
 
     Raises:
         DataError: what `check_mixing` refuses; a bank, or a `Reserve`, that holds images of `test`.
-        GenaugError: a loss that cannot be used.
+        GenaugError: a loss, `transform` or `mix` that cannot be used.
     """
     held_out: set[bytes] = set()
     seen: set[int] = set()  # sources that arms share
     for name, arm in arms.items():
         _check_loss(arm, train.spec.num_classes, name=name)
+        _check_changes(arm, train, name=name)
         check_mixing(arm, train, where=f"arm {name!r}")
         if isinstance(arm.source, SampleBank | Reserve) and id(arm.source) not in seen:
             seen.add(id(arm.source))
             held_out = held_out or set(hash_images(test))
-            found = _count_known(arm.source, held_out)
-            if found:
-                raise DataError(
-                    f"arm {name!r}: source must hold no images that arms are tested on, got {found} of them; make it "
-                    "of the training part alone"
-                )
+            _check_apart(arm.source, held_out, name=name)
 
 
 def check_mixing(arm: Arm, train: LabeledImages, *, where: str) -> None:
@@ -63,7 +64,7 @@ def check_mixing(arm: Arm, train: LabeledImages, *, where: str) -> None:
             f"{where}: source must hold no images that arms are trained on, got {len(shared)} of them; keep those in "
             "reserve apart"
         )
-    if callable(source) and not hasattr(source, "sample"):
+    if is_maker(source):
         return  # a maker has no classes and no size yet
     try:
         MixedDataset(train, source, target=0)  # checks all but whether there are enough samples
@@ -74,12 +75,72 @@ def check_mixing(arm: Arm, train: LabeledImages, *, where: str) -> None:
         raise DataError(f"{where}: source must have samples of a class that gets some ({shorten(wanted)}), it has none")
 
 
-def _count_known(source: SampleBank | Reserve, known: set[bytes]) -> int:
-    """Return how many images of the source have the hash of one that is known."""
+def watch_maker(arm: Arm, test: LabeledImages, *, name: str) -> Arm:
+    """Return the arm with a maker whose banks are looked at, where its source is a maker, before they are used.
+
+    The new maker raises a `DataError` where what it makes is no source of samples, or holds images of `test`.
+    """
+    maker = arm.source
+    if not is_maker(maker):
+        return arm
+
+    def make(train: LabeledImages, counts: Sequence[int], *, seed: int, device: torch.device) -> Any:
+        made = maker(train, counts, seed=seed, device=device)
+        try:
+            check_source(made)
+        except DataError as problem:
+            raise DataError(f"arm {name!r}: source, a function, must make a bank: {problem}") from None
+        if isinstance(made, SampleBank):
+            _check_apart(made, set(hash_images(test)), name=name)
+        return made
+
+    return replace(arm, source=make)
+
+
+def _check_apart(source: SampleBank | Reserve, held_out: set[bytes], *, name: str) -> None:
+    """Raise a `DataError` where the source holds images of which the hashes are `held_out`."""
     if isinstance(source, Reserve):
-        return sum(digest in known for digest in hash_images(source.images))
-    parts = (source.images(rows) for rows in torch.arange(len(source)).split(CHUNK))
-    return sum(hash_image(image) in known for part in parts for image in part)
+        found = sum(digest in held_out for digest in hash_images(source.images))
+    else:
+        parts = (source.images(rows) for rows in torch.arange(len(source)).split(CHUNK))
+        found = sum(hash_image(image) in held_out for part in parts for image in part)
+    if found:
+        raise DataError(
+            f"arm {name!r}: source must hold no images that arms are tested on, got {found} of them; make it "
+            "of the training part alone"
+        )
+
+
+def _check_changes(arm: Arm, train: LabeledImages, *, name: str) -> None:
+    """Raise a `GenaugError` where `transform` fails for an image, or `mix` for two of them."""
+    classes, labels = train.spec.num_classes, train.labels[:2]
+    with own_randomness(0, CPU):
+        transform, mix = arm.transform, arm.mix
+        if transform is not None:
+            _try(lambda: transform_image(transform, train.images[0].clone()), "transform", name)
+        if mix is None:
+            return
+        floats = to_float(train.images[:2])
+        mixed = _try(lambda: mix(num_classes=classes)(floats, labels), "mix", name)
+    shapes = [tuple(part.shape) for part in mixed if isinstance(part, Tensor)] if isinstance(mixed, tuple) else []
+    if shapes != [tuple(floats.shape), (len(labels), classes)]:
+        raise GenaugError(
+            f"arm {name!r}: mix(num_classes={classes}) must make a transform of images and labels into images and soft "
+            f"labels (N, {classes}), got {shapes or type(mixed).__name__}"
+        )
+
+
+def _try(change: Callable[[], Any], what: str, name: str) -> Any:
+    try:
+        return change()
+    except GenaugError as problem:
+        raise GenaugError(f"arm {name!r}: {problem}") from None
+    except Exception as problem:
+        takes = "an image (C, H, W) of uint8" if what == "transform" else "num_classes, and then images and labels"
+        raise GenaugError(
+            f"arm {name!r}: {what} must take {takes}, but fails ({type(problem).__name__}: "
+            f"{shorten(str(problem), 200)})"
+        ) from problem
 
 
 def _check_loss(arm: Arm, num_classes: int, *, name: str) -> None:

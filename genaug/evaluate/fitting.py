@@ -51,7 +51,7 @@ def train_classifier(
         images, labels = batches.draw(step)
         if arm.transform is not None:
             with own_randomness(derive_seed(seed, "classifier transform", step), CPU):
-                images = torch.stack([_transform(arm.transform, image) for image in images])
+                images = torch.stack([transform_image(arm.transform, image) for image in images])
         if degradations:
             seeds = draw_seeds(len(images), make_generator(seed, "classifier degradations", step))
             images = to_uint8(degrade(images, degradations, seeds=seeds))
@@ -105,11 +105,17 @@ def make_classifier(
 
 
 def check_classifier(
-    classifier: Callable[[Any], nn.Module], train: LabeledImages, *, device: torch.device, floats: bool = False
+    classifier: Callable[[Any], nn.Module],
+    train: LabeledImages,
+    *,
+    device: torch.device,
+    batch_size: int = 2,
+    floats: bool = False,
 ) -> None:
     """Raise a `GenaugError` unless classifiers are new ones that give a logit for each class of a batch of images.
 
-    With `floats` images of float in [0, 1], which `mix` of an arm makes, must give the same as those of uint8.
+    They must do so in training too, for `batch_size` images (batch normalization fails with one, say). With `floats`
+    images of float in [0, 1], which `mix` of an arm makes, must give the same as those of uint8.
     """
     if isinstance(classifier, nn.Module):
         raise GenaugError(
@@ -125,14 +131,18 @@ def check_classifier(
         )
     wanted = min(2, len(train)), train.spec.num_classes
     images = train.images[:2].to(device)
+    batch = train.images[torch.arange(batch_size) % len(train)].to(device)
     try:
         with torch.no_grad():
             logits = net(images)
             of_floats = net(to_float(images)) if floats else logits
+            with own_randomness(0, device):
+                other.train()(batch)
     except Exception as problem:  # such as an AssertionError about the size of images
         raise GenaugError(
-            f"classifier must take images {train.spec.size}, but fails ({type(problem).__name__}: "
-            f"{shorten(str(problem), 200)}); choose another, or other sizes of images (--resize)"
+            f"classifier must take images {train.spec.size}, {batch_size} of them in training, but fails "
+            f"({type(problem).__name__}: {shorten(str(problem), 200)}); choose another, or other sizes of images "
+            "(--resize)"
         ) from problem
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != wanted:
@@ -170,8 +180,12 @@ def _make_optimizer(net: nn.Module, budget: Budget) -> torch.optim.Optimizer:
     return torch.optim.AdamW(net.parameters(), fused=True, **options)
 
 
-def _transform(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """Return the transformed image, of the format that the test images, which are not transformed, have too."""
+def transform_image(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Return the transformed image, of the format that the test images, which are not transformed, have too.
+
+    Raises:
+        GenaugError: another format.
+    """
     changed = transform(image)
     found = f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
     wanted = f"{image.dtype} {tuple(image.shape)}"

@@ -17,10 +17,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from genaug import __version__
 from genaug.data import LabeledImages
 from genaug.errors import GenaugError
 from genaug.evaluate.arms import Arm
-from genaug.evaluate.checks import check_mixing
+from genaug.evaluate.checks import check_mixing, watch_maker
 from genaug.evaluate.fitting import train_classifier
 from genaug.evaluate.generators import Trained
 from genaug.evaluate.parts import check_classes, check_parts
@@ -87,7 +88,7 @@ def _run(
     if callable(shared["train"]):  # else it was checked before
         check_mixing(task.arm, part, where=f"arm {task.name!r}, seed {task.seed}")
     net, counts = train_classifier(
-        task.arm,
+        watch_maker(task.arm, test, name=task.name),
         part,
         classifier=shared["classifier"],
         budget=shared["budget"],
@@ -97,7 +98,15 @@ def _run(
     )
     scores = score_classifier(net, test.images, test.labels, counts=part.counts, device=device)
     seconds = round(time.perf_counter() - began, 2)
-    return {"arm": task.name, "seed": task.seed, **scores, "counts": counts, "seconds": seconds}
+    about = {"seconds": seconds, "environment": describe_environment(device)}
+    return {"arm": task.name, "seed": task.seed, **scores, "counts": counts, **about}
+
+
+def describe_environment(device: torch.device) -> str:
+    """Return what the figures of a run depend on besides its settings: versions, and the kind of processor."""
+    on_gpu = device.type == "cuda"
+    processor = torch.cuda.get_device_name(device) if on_gpu else f"CPU with {torch.backends.cpu.get_cpu_capability()}"
+    return f"genaug {__version__}, torch {torch.__version__}, {processor}"
 
 
 PATIENCE = 10.0  # seconds for a worker to end

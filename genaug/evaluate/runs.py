@@ -23,7 +23,7 @@ from genaug.evaluate.arms import Arm, Budget
 from genaug.evaluate.checks import check_arms
 from genaug.evaluate.comparison import Comparison, make_table_rows
 from genaug.evaluate.fitting import check_classifier
-from genaug.evaluate.jobs import Task, run_tasks
+from genaug.evaluate.jobs import Task, describe_environment, run_tasks
 from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.stored import read_runs
 from genaug.models import SmallCNN
@@ -101,7 +101,8 @@ def compare_arms(
     check_parts(first, test)
     check_classes(first, test)
     check_arms(arms, first, test)
-    check_classifier(classifier, first, device=where, floats=any(arm.mix is not None for arm in arms.values()))
+    mixed = any(arm.mix is not None for arm in arms.values())
+    check_classifier(classifier, first, device=where, batch_size=budget.batch_size, floats=mixed)
     settings = {
         "seeds": seeds,
         **asdict(budget),
@@ -122,7 +123,7 @@ def compare_arms(
     with hold(results, results.with_name(f".{results.name}{LOCK}")):
         if resume and results.exists():
             _check_recognizable({name: settings[name] for name in ("classifier", "train")} | settings["arms"])
-            comparison.runs.extend(read_runs(results, comparison))
+            comparison.runs.extend(read_runs(results, comparison, environment=describe_environment(where)))
             if comparison.runs:
                 write_results(results, comparison)  # of what was kept, the rival may be another
         run_missing(on_run=lambda: write_results(results, comparison))

@@ -1,10 +1,11 @@
 """Results of a comparison that was cut off, read again."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, ResumeWarning, shorten
 from genaug.evaluate.comparison import Comparison
 
 
@@ -20,8 +21,8 @@ def read_results(path: Path) -> Comparison:
         raise GenaugError(f"{path} must hold the results of a comparison, got {shorten(problem)}") from None
 
 
-def read_runs(path: Path, comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the runs in `path` of the same comparison.
+def read_runs(path: Path, comparison: Comparison, *, environment: str) -> list[dict[str, Any]]:
+    """Return the runs in `path` of the same comparison; warn where some were made in another environment than now.
 
     Raises:
         GenaugError: results of other data, another budget, classifier, or arms of the same names that differ; runs of
@@ -44,5 +45,13 @@ def read_runs(path: Path, comparison: Comparison) -> list[dict[str, Any]]:
         raise GenaugError(
             f"{path} holds {len(lost)} runs that are not asked for now, such as {names[0]}; ask for these arms and "
             "seeds too, or choose another output"
+        )
+    others = {run["environment"] for run in found.runs if run.get("environment", environment) != environment}
+    if others:
+        warnings.warn(
+            f"{path} holds runs made by {', '.join(sorted(others))}, and the others will be by {environment}: the same "
+            "seeds may not give the same figures, so that differences between arms are not of the arms alone",
+            ResumeWarning,
+            stacklevel=3,
         )
     return found.runs

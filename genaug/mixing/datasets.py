@@ -17,9 +17,17 @@ from genaug.errors import DataError, shorten
 from genaug.mixing.choice import as_bank, check_fit, check_supply, choose_rows, choose_samples
 from genaug.mixing.kinds import ImageKind, add_source
 from genaug.mixing.probe import Pipeline, describe_pipeline, find_settings
-from genaug.mixing.real import Keys, check_hidden_names, check_items, describe_leaves, describe_real, fetch
+from genaug.mixing.real import (
+    Keys,
+    check_hidden_names,
+    check_items,
+    check_made,
+    describe_leaves,
+    describe_real,
+    fetch,
+)
 from genaug.mixing.targets import Target
-from genaug.seeding import check_seed
+from genaug.seeding import check_seed, unchanged_random_state
 from genaug.spec import resolve_counts
 
 
@@ -84,7 +92,9 @@ class MixedDataset(Dataset[Any]):
     """A real data set followed by synthetic samples of its scarce classes, which come out just as the real ones do.
 
     Real items are returned as they are. Synthetic ones take the same form (PIL image, tensor or array; tuple or dict),
-    and go through the data set's own transform, also where `real` is inside Subset or ConcatDataset.
+    and go through the data set's own transform, its attribute `transform` or `transforms`, also where `real` is inside
+    Subset or ConcatDataset. What a data set does elsewhere cannot be followed: pass it as `transform`. A warning tells
+    where something unseen draws at random.
 
     Args:
         real: a map-style data set of (image, label), or of dicts with both, such as a Hugging Face `Dataset`.
@@ -101,7 +111,8 @@ class MixedDataset(Dataset[Any]):
 
     Raises:
         DataError: items of `real` that synthetic ones cannot be made like; two transforms, or none where real images
-            are normalized; classes, sizes or channels of `source` that differ; no samples of a class that needs some.
+            are normalized, or one that makes other images than real ones are; classes, sizes or channels of `source`
+            that differ; no samples of a class that needs some.
         GenaugError: a seed that is no integer.
 
     Attributes:
@@ -156,6 +167,10 @@ class MixedDataset(Dataset[Any]):
             transformed=self._pipeline.call != "none",
         )
         self.classes, self._wanted, self._bank = choice.classes, choice.wanted, choice.bank
+        if transform is not None and self._bank is not None and len(self._bank):
+            rows = torch.linspace(0, len(self._bank) - 1, min(len(self._bank), 8), dtype=torch.float64).long()
+            with unchanged_random_state():
+                check_made(known, list(map(transform, self._pipeline.image.make(self._bank.images(rows)))))
         self.synthetic_counts = choice.synthetic_counts
         self.counts = [real + extra for real, extra in zip(choice.real_counts, self.synthetic_counts, strict=True)]
         self._synthetic: NDArray[np.int64] = np.repeat(np.arange(len(self.classes)), self.synthetic_counts)

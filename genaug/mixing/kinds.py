@@ -19,7 +19,10 @@ PIL_CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 
 @dataclass(frozen=True)
 class ImageKind:
-    """How an image is held: `family` is "pil", "tensor" or "array"; `layout` orders the axes of the latter two."""
+    """How an image is held: `family` is "pil", "tensor" or "array"; `layout` orders the axes of the latter two.
+
+    `device` is a tensor's, None for the others.
+    """
 
     family: str
     channels: int
@@ -28,6 +31,12 @@ class ImageKind:
     dtype: Any = None
     layout: str = "chw"
     tensor_type: type = Tensor
+    device: torch.device | None = None
+
+    def describe(self) -> str:
+        """Return what it is in words, as in 'tensor torch.float32 3x32x32'."""
+        parts = [self.family, self.dtype, self.size, None if self.layout == "chw" else f"({self.layout})", self.device]
+        return " ".join(str(part) for part in parts if part is not None)
 
     @property
     def size(self) -> str:
@@ -58,7 +67,7 @@ class ImageKind:
             images = images[:, 0]
         if self.family == "array":
             return list(self._make_arrays(images))
-        converted = images if self.dtype == torch.uint8 else to_float(images).to(self.dtype)
+        converted = (images if self.dtype == torch.uint8 else to_float(images).to(self.dtype)).to(self.device)
         rows = list(converted.unbind())
         return rows if self.tensor_type is Tensor else [row.as_subclass(self.tensor_type) for row in rows]
 
@@ -96,8 +105,8 @@ def describe_image(value: Any, *, name: str) -> ImageKind:
     if layout is None:
         raise DataError(f"{name} must have shape (C, H, W), (H, W, C) or (H, W), got {tuple(value.shape)}")
     sides = dict(zip(layout, value.shape, strict=True))
-    tensor_type = type(value) if isinstance(value, Tensor) else Tensor
-    return ImageKind(family, sides.get("c", 1), sides["h"], sides["w"], value.dtype, layout, tensor_type)
+    tensor_type, device = (type(value), value.device) if isinstance(value, Tensor) else (Tensor, None)
+    return ImageKind(family, sides.get("c", 1), sides["h"], sides["w"], value.dtype, layout, tensor_type, device)
 
 
 def _layout(shape: tuple[int, ...], family: str) -> str | None:
@@ -127,6 +136,7 @@ class LabelKind:
     family: str
     dtype: Any = None
     shape: tuple[int, ...] = ()
+    device: torch.device | None = None
 
     def make(self, labels: NDArray[np.int64]) -> list[Any]:
         """Return class indices (n,) as a list of labels of this kind."""
@@ -135,7 +145,7 @@ class LabelKind:
         if self.family == "tensor":
             # one tensor for each class there is, not for each item: making them is most of what a batch costs
             classes, places = np.unique(labels, return_inverse=True)
-            tensors = torch.from_numpy(classes).to(self.dtype).reshape(-1, *self.shape).unbind()
+            tensors = torch.from_numpy(classes).to(self.device, self.dtype).reshape(-1, *self.shape).unbind()
             return [tensors[place] for place in places.tolist()]
         if self.family == "number":
             return list(labels.astype(self.dtype))
@@ -153,7 +163,7 @@ def describe_label(value: Any, *, name: str) -> LabelKind:
     if isinstance(value, np.integer):
         return LabelKind("number", value.dtype)
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_floating_point() and value.dtype != torch.bool:
-        return LabelKind("tensor", value.dtype, tuple(value.shape))
+        return LabelKind("tensor", value.dtype, tuple(value.shape), value.device)
     if isinstance(value, np.ndarray) and value.size == 1 and np.issubdtype(value.dtype, np.integer):
         return LabelKind("array", value.dtype, value.shape)
     raise DataError(

@@ -25,6 +25,35 @@ _END = object()
 
 
 @dataclass
+class _Waiting:
+    """A batch that was read early: its plan, its samples as they will be, and the loader's state after it."""
+
+    batch: Batch
+    plan: Plan
+    future: Future["_Ready"]
+    position: dict[str, Any] | None
+    version: int | None
+
+    def check_unchanged(self, later: Batch) -> None:
+        """Raise a `DataError` where `later` was read into the memory of this batch."""
+        images, new = self.batch.images, later.images
+        if new is images:
+            reused = self.version != _version(images)
+        else:
+            reused = new.numel() > 0 and new.data_ptr() == images.data_ptr()
+        if reused:
+            raise DataError(
+                "loader must not read batches into the memory of earlier ones, which wait for their samples; pass "
+                "ahead=0, or let it yield copies"
+            )
+
+
+def _version(images: Tensor) -> int | None:
+    """Return how often a tensor was changed in place, where torch counts that."""
+    return None if images.is_inference() else images._version
+
+
+@dataclass
 class _Ready:
     """Images, labels and samples of a batch, and the event on a GPU `device` after which they may be read."""
 
@@ -45,7 +74,9 @@ class MixedLoader:
     Which rows are replaced by what depends on the seed, the epoch and the step alone (and, in distributed training, on
     the rank). In distributed training the loader needs its `DistributedSampler` before it is wrapped; with accelerate,
     wrap what `prepare` returns. Every iteration is another epoch; `set_epoch` says which. Attributes that the wrapper
-    does not have are those of the loader.
+    does not have are those of the loader. Where that has `state_dict` and `load_state_dict`, as torchdata's
+    `StatefulDataLoader`, the wrapper has them too: they go on after the last batch that was yielded, with the samples
+    that come next.
 
     Args:
         loader: a `DataLoader`, or anything that yields batches: (images, labels), or dicts with "label" or "labels".
@@ -108,7 +139,8 @@ class MixedLoader:
         self._labels_getter = choose_labels_getter(labels_getter, default=find_batch_labels)
         self._replacement = Replacement(source, fraction, classes=classes, transform=transform)
         _check_classes(getattr(loader, "dataset", None), self._replacement.spec)
-        self._epoch = 0
+        self._epoch = self._step = 0
+        self._position: dict[str, Any] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be this epoch (from 0); that of the loader's sampler is not touched."""
@@ -120,10 +152,21 @@ class MixedLoader:
     def __getattr__(self, name: str) -> Any:
         if name == "loader" or (name.startswith("__") and name.endswith("__")):  # before __init__, as in unpickling
             raise AttributeError(name)
-        return getattr(self.loader, name)
+        value = getattr(self.loader, name)
+        return {"state_dict": self._save, "load_state_dict": self._restore}.get(name, value)
+
+    def _save(self) -> dict[str, Any]:
+        """Return the loader's state after the last batch that was yielded, and which step of which epoch comes next."""
+        return self._position or {"loader": self.loader.state_dict(), "epoch": self._epoch, "step": 0}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on where `state` was saved."""
+        self.loader.load_state_dict(state["loader"])
+        self._epoch, self._step, self._position = state["epoch"], state["step"], state
 
     def __iter__(self) -> Iterator[Any]:
         epoch, self._epoch = self._epoch, self._epoch + 1
+        first, self._step = self._step, 0
         processes, sampler = _count_processes(), getattr(self.loader, "sampler", None)
         if processes > 1 and type(sampler) in (RandomSampler, SequentialSampler):
             warnings.warn(
@@ -134,35 +177,47 @@ class MixedLoader:
             )
         own = getattr(self._replacement.source, "device", None)
         device = next((d for d in (self.device, own) if isinstance(d, torch.device) and d.type == "cuda"), None)
-        return self._mix(iter(self.loader), epoch, side_stream(device))
+        batches = iter(self.loader)
+        self._position = self._locate(epoch, first)
+        return self._mix(batches, epoch, first, side_stream(device))
 
-    def _mix(self, batches: Iterator[Any], epoch: int, stream: torch.cuda.Stream | None) -> Iterator[Any]:
-        waiting: deque[tuple[Batch, Plan, Future[_Ready]]] = deque()
+    def _locate(self, epoch: int, step: int) -> dict[str, Any] | None:
+        """Return what `state_dict` gives while the loader is where it is now; None where it cannot tell."""
+        save = getattr(self.loader, "state_dict", None)
+        return None if save is None else {"loader": save(), "epoch": epoch, "step": step}
+
+    def _mix(self, batches: Iterator[Any], epoch: int, first: int, stream: torch.cuda.Stream | None) -> Iterator[Any]:
+        waiting: deque[_Waiting] = deque()
         threads: list[int] = []
         pool = ThreadPoolExecutor(1, "genaug-loader", initializer=lambda: threads.append(threading.get_ident()))
         problem: Exception | None = None
         try:
-            for step in itertools.count():
+            for step in itertools.count(first):
                 try:
                     values = next(batches, _END)
                     if values is _END:
                         break
+                    position = self._locate(epoch, step + 1)
                     batch = Batch(values, self._labels_getter)
+                    for earlier in waiting:
+                        earlier.check_unchanged(batch)
                     plan = self._replacement.plan(batch.labels, generator=self._make_generator(epoch, step))
                 except Exception as caught:  # raised when its turn comes, after the batches before
                     problem = caught
                     break
-                waiting.append((batch, plan, pool.submit(self._prepare, batch, plan, stream)))
+                future = pool.submit(self._prepare, batch, plan, stream)
+                waiting.append(_Waiting(batch, plan, future, position, _version(batch.images)))
                 if len(waiting) > self.ahead:
-                    yield self._finish(*waiting.popleft())
+                    yield self._finish(waiting.popleft())
             while waiting:
-                yield self._finish(*waiting.popleft())
+                yield self._finish(waiting.popleft())
             if problem is not None:
                 raise problem
+            self._position = None
         finally:  # also where the consumer breaks off; by the collector of cycles it may be called in the thread itself
             problem = None
-            for _, _, future in waiting:
-                future.cancel()
+            for unused in waiting:
+                unused.future.cancel()
             pool.shutdown(wait=threading.get_ident() not in threads)
 
     def _make_generator(self, epoch: int, step: int) -> torch.Generator:
@@ -187,9 +242,10 @@ class MixedLoader:
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=to_gpu)  # to the CPU nobody would wait for it
 
-    def _finish(self, batch: Batch, plan: Plan, future: Future[_Ready]) -> Any:
+    def _finish(self, waiting: _Waiting) -> Any:
         """Wait for the samples of a batch and put them in; in the consumer's thread, since `transform` may draw."""
-        ready = future.result()
+        batch, plan, ready = waiting.batch, waiting.plan, waiting.future.result()
+        self._position = waiting.position
         if ready.event is not None:
             stream = torch.cuda.current_stream(ready.device)
             stream.wait_event(ready.event)

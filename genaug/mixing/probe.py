@@ -5,9 +5,7 @@ itself is not changed, its transforms do not run, and global random state is put
 """
 
 import copy
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +25,7 @@ from genaug.mixing.kinds import (
     is_image,
     pick_key,
 )
+from genaug.seeding import unchanged_random_state
 from genaug.spec import IMAGE_KEYS, LABEL_KEYS
 
 IMAGE_TRANSFORMS = ("transform", "transforms")
@@ -127,8 +126,10 @@ class Twin:
             for key in held:
                 object.__setattr__(self._copy, key, self._recorders[name])  # also where the class is frozen
 
-    def read(self, index: int) -> Capture:
+    def read(self, index: int, *, seed: int | None = None) -> Capture:
         """Return an item as it is without transforms, and the calls that these would have got.
+
+        With `seed` what the data set itself draws from global random states depends on that alone.
 
         Raises:
             DataError: the data set cannot go on with what its transform was given.
@@ -136,7 +137,7 @@ class Twin:
         for recorder in self._recorders.values():
             recorder.calls = []
         try:
-            with unchanged_random_state():
+            with unchanged_random_state(seed):
                 item = self._copy[index]
         except Exception as problem:
             if not any(recorder.calls for recorder in self._recorders.values()):
@@ -146,18 +147,6 @@ class Twin:
                 "move that into the transform"
             ) from problem
         return Capture(item, {name: recorder.calls for name, recorder in self._recorders.items() if recorder.calls})
-
-
-@contextmanager
-def unchanged_random_state() -> Iterator[None]:
-    """Put the global random states of torch (CPU), NumPy and Python back when the block ends."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        random.setstate(states[2])
 
 
 def is_hugging_face(dataset: Any) -> bool:

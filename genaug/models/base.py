@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genaug.errors import DataError, GenaugError, shorten
+from genaug.images import check_noisy_range
 from genaug.models.saved import SavedModel
 from genaug.spec import DataSpec
 
@@ -203,18 +204,17 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def check_noisy(images: Tensor, spec: DataSpec) -> None:
-    """Check images (N, C, H, W) as a `restore` takes them: uint8, or finite floats that noise may lead out of [0, 1].
+    """Check images (N, C, H, W) as a `restore` takes them: uint8, or floats that noise may lead out of [0, 1].
 
     Raises:
         DataError: images of another kind, or that do not fit `spec`.
 
-    >>> check_noisy(torch.full((2, 1, 8, 8), -0.5), DataSpec(channels=1))
+    >>> check_noisy(torch.randn(2, 1, 8, 8), DataSpec(channels=1))
     """
     if not isinstance(images, Tensor) or images.ndim != 4:
         got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise DataError(f"images must be a tensor of shape (N, C, H, W), got {got}")
-    if images.is_floating_point() and not images.isfinite().all():
-        raise DataError("images must be finite, got NaN or infinite values; repair them first")
+    check_noisy_range(images)
     spec.check_images(images.clamp(0, 1) if images.is_floating_point() else images)
 
 

@@ -188,7 +188,7 @@ class Denoiser(Model):
 
     def illustrate(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """Return three rows: degraded images, restored ones, and the images themselves; of pairs the second ones."""
-        check_images(images, rounded=True)
+        check_images(images, overshoot=True)
         noisy, target = self._pair(to_float(images), draw_seeds(len(images), generator))
         return torch.cat([noisy.clamp(0, 1).to(self.device), self.restore(noisy), target.to(self.device)])
 
@@ -199,7 +199,7 @@ class Denoiser(Model):
         its noise bounds both. Without clean images (`supervision: neighbor2neighbor` of images that are noisy
         themselves) there is nothing to compare with, and no score.
         """
-        check_images(images, rounded=True)
+        check_images(images, overshoot=True)
         rows = torch.arange(len(images)) if rows is None else rows
         if self.config.supervision == "neighbor2neighbor" and not self.config.degradations:
             return {}

@@ -21,7 +21,15 @@ def inference(model: nn.Module) -> Iterator[None]:
     """Run a block in evaluation mode and without gradients, and give every module its mode back.
 
     Where threads do so at once, the modes are given back by the last one.
+
+    Raises:
+        GenaugError: weights of another dtype than float32, in which images are computed.
     """
+    weights = next(model.parameters(), None)
+    if weights is not None and weights.dtype != torch.float32:
+        raise GenaugError(
+            f"weights must be float32, got {weights.dtype}; for less, run the model within torch.autocast(device_type)"
+        )
     with _lock:
         count, modes = _modes.get(model) or (0, [(module, module.training) for module in model.modules()])
         _modes[model] = count + 1, modes

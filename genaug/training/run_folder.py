@@ -102,7 +102,9 @@ def _check_same(folder: Path, facts: RunFacts) -> None:
     if difference:
         raise RecipeError(f"{folder}: the run to resume has another recipe: {difference}")
     if saved.data_sha256 != facts.data_sha256:
-        raise DataError(f"{folder}: the run to resume had other data; give the same data, or start a new output")
+        raise DataError(
+            f"{folder}: the run to resume had other data; give the same data, not drawn at random, or a new output"
+        )
     if saved.start_sha256 != facts.start_sha256:
         raise RecipeError(
             f"{folder}: the run to resume started from another model, with weights of hash "

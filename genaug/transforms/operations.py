@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from genaug.devices import settle_in_fork
 from genaug.errors import DataError, GenaugError, check_share, shorten
-from genaug.images import check_images, to_float
+from genaug.images import check_images, check_noisy_range, to_float
 from genaug.models import Model
 from genaug.spec import DataSpec
 from genaug.transforms.reference import ModelReference
@@ -62,7 +62,7 @@ class FittedModel:
         Raises:
             DataError: another range, number of channels or size; the message says what brings them to it.
         """
-        check_images(images, rounded=True)
+        check_images(images, overshoot=True)
         channels, height, width = images.shape[-3:]
         convertible = self.channels == "convert" and {channels, self.spec.channels} <= {1, 3, 4}
         if channels != self.spec.channels and not convertible:
@@ -114,7 +114,7 @@ class Operation(FittedModel, ABC):
 
         Args:
             images: public images on any device.
-            labels: class indices (N,) on the CPU, the null class included, or None.
+            labels: class indices (N,) on the CPU, or None.
             seeds: int64 (N,) on the CPU; all that is drawn for an image depends on its seed alone.
 
         Raises:
@@ -134,7 +134,8 @@ class Operation(FittedModel, ABC):
         """Return labels of `count` images as int64 (N,) on the CPU, or None where there are none or the model has none.
 
         Args:
-            labels: an int or a tensor of integers, one for each image; the null class counts as a class; or None.
+            labels: an int or a tensor of integers, one for each image, or None. The null class is refused: it is what
+                labels counted from 1 give the last class.
             count: how many images there are.
 
         Raises:
@@ -148,7 +149,7 @@ class Operation(FittedModel, ABC):
                 f"labels must be one class index for each of {count} images, got {indices.dtype} {tuple(indices.shape)}"
             )
         indices = indices.reshape(count).to("cpu", torch.int64)
-        self.spec.check_labels(indices, null=True)
+        self.spec.check_labels(indices)
         return indices
 
     @abstractmethod
@@ -221,10 +222,9 @@ class Restore(Operation):
         super().__init__(model, method="restore", **options)
 
     def check(self, images: Tensor) -> None:
-        """Check that images (N, C, H, W) fit the model; floats may leave [0, 1], but must be finite."""
-        if isinstance(images, Tensor) and images.is_floating_point() and images.numel():
-            if not images.isfinite().all():
-                raise DataError("images must be finite, got NaN or infinite values; repair them first")
+        """Check that images (N, C, H, W) fit the model; floats may leave [0, 1], as noise makes them do."""
+        if isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4:
+            check_noisy_range(images)
             images = images.clamp(0, 1)
         super().check(images)
 

@@ -118,7 +118,7 @@ def run_utility(
     check_arms(flat, train, held_out)
     classifier = find_classifier(benchmark.classifier)
     mixes = any(arm.mix is not None for tried in settings.values() for arm in tried)
-    check_classifier(classifier, train, device=where, floats=mixes)
+    check_classifier(classifier, train, device=where, batch_size=benchmark.budget.batch_size, floats=mixes)
     if benchmark.rival is None:
         parts = split_for_search(train, benchmark.validation_fraction, seed=benchmark.seed)
         try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch.utils.data import ConcatDataset
 from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 from genaug.data import LabeledImages, load_data
 from genaug.data.folders import list_folder
-from genaug.errors import DataError
+from genaug.errors import DataError, DataWarning
 
 DIGITS = load_digits()
 LEVELS = np.round(DIGITS.images * 255 / 16).astype(np.uint8)
@@ -344,6 +346,19 @@ def test_the_two_cranes_of_imagenet_are_told_apart() -> None:
     assert load_data(items).classes == ["crane 0", "great auk, auk", "crane 2"]
 
 
+@pytest.mark.parametrize("reader", [False, True])
+def test_classes_told_by_their_numbers(reader: bool) -> None:
+    items = Items([(torch.zeros(1, 8, 8), 0), (torch.ones(1, 8, 8), 1)])
+    numbers = {"c10": 1, "c2": 0}
+    if reader:  # as timm's data sets have them
+        items.reader = SimpleNamespace(class_to_idx=numbers)
+    else:
+        items.class_to_idx = numbers
+    assert load_data(items).classes == ["c2", "c10"]
+    numbers["c3"] = 7  # which are no numbers of classes
+    assert load_data(items).classes == ["0", "1"]
+
+
 def test_parts_without_class_names_follow_the_others() -> None:
     one, other = (Items([(torch.zeros(1, 8, 8), label)]) for label in (0, 1))
     one.classes = np.array(["a", "b"])
@@ -354,3 +369,19 @@ class Items(list[Any]):
     """A list that can have attributes."""
 
     classes: Any
+
+
+class Flipped(Items):
+    def __getitem__(self, index: Any) -> Any:
+        image, label = super().__getitem__(index)
+        return v2.RandomHorizontalFlip()(image), label
+
+
+@pytest.mark.global_rng  # the transform draws from it while all is read
+def test_a_transform_that_draws_at_random_is_told() -> None:
+    images = torch.arange(64).reshape(1, 8, 8) / 64
+    with pytest.warns(DataWarning, match="transform draws at random.*pass the data set without it"):
+        load_data(Flipped([(images, label % 2) for label in range(20)]))
+    before = torch.get_rng_state()
+    load_data(Items([(images, label % 2) for label in range(20)]))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -89,7 +89,7 @@ def test_arms_have_equal_budgets_and_starts(train_part, test_part, vae):
     recorder, steps = Recorder(), []
     arms = {"plain": Arm(), "balanced": Arm(balanced=True), "mixed": Arm(balanced=True, source=vae)}
     compare(arms, train_part, test_part, seeds=[3, 8], steps=4, classifier=recorder, on_step=lambda: steps.append(1))
-    assert recorder.batches == [[], [], *[[16] * 4] * 6]  # the first two are looked at before training
+    assert recorder.batches == [[], [16], *[[16] * 4] * 6]  # the first two are tried before training
     assert len(steps) == 4 * 6
     for first in (2, 5):  # the three arms of a seed
         assert torch.equal(recorder.starts[first], recorder.starts[first + 1])
@@ -149,6 +149,38 @@ def test_a_transform_to_another_format_is_refused(transform, message, train_part
         compare({"one": Arm(transform=transform)}, train_part, test_part)
 
 
+def bad_mix(**options):
+    return lambda images, labels: (images[:, :, :4], labels)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (Arm(transform=v2.Normalize([0.5] * 3, [0.5] * 3)), "arm 'bad': transform must take an image .*, but fails"),
+        (Arm(transform=v2.Resize((4, 4))), "arm 'bad': transform must keep type and shape"),
+        (Arm(mix=v2.MixUp(num_classes=10)), "arm 'bad': mix must take num_classes, .* but fails"),
+        (Arm(mix=bad_mix), r"arm 'bad': mix.* must make .* soft labels \(N, 10\), got \[\(2, 1, 4, 8\), \(2,\)\]"),
+        (Arm(mix=lambda num_classes: v2.Identity()), r"got \[\(2, 1, 8, 8\), \(2,\)\]"),
+        (Arm(mix=lambda num_classes: len), "but fails|got int"),
+    ],
+)
+def test_what_an_arm_does_to_images_is_tried_before_any_training(arm, message, train_part, test_part):
+    steps: list[int] = []
+    with pytest.raises(GenaugError, match=message):
+        compare({"plain": Arm(), "bad": arm}, train_part, test_part, on_step=lambda: steps.append(1))
+    assert steps == []
+
+
+def test_a_maker_is_looked_at(train_part, test_part):
+    def cheat(train, counts, *, seed, device):
+        return Replay()(test_part, counts, seed=seed, device=device)
+
+    with pytest.raises(DataError, match="arm 'mine': source must hold no images that arms are tested on, got"):
+        compare({"plain": Arm(), "mine": Arm(source=cheat)}, train_part, test_part)
+    with pytest.raises(DataError, match="arm 'mine': source, a function, must make a bank: .* got list"):
+        compare({"mine": Arm(source=lambda train, counts, *, seed, device: [])}, train_part, test_part)
+
+
 def test_a_transform_sees_each_image_of_real_and_mixed_batches(train_part, test_part, vae):
     seen: list[Tensor] = []
 
@@ -175,7 +207,7 @@ def test_a_transform_sees_each_image_of_real_and_mixed_batches(train_part, test_
     assert arms_in_words["plain"] == {"balanced": "True"}
     assert arms_in_words["mixed, flipped"]["transform"] == repr(flip)
     assert arms_in_words["mixed"]["source"] == f"model of family vae {hash_source(vae)}"
-    batches = torch.stack(seen).unflatten(0, (4, 6)).flatten(1, 2)  # arms, images
+    batches = torch.stack(seen[1:]).unflatten(0, (4, 6)).flatten(1, 2)  # arms, images
     for before, after in ((0, 1), (2, 3)):
         flipped = (batches[before].flip(-1) == batches[after]).flatten(1).all(1)
         same = (batches[before] == batches[after]).flatten(1).all(1)
@@ -443,8 +475,9 @@ def instrument(pool: LabeledImages, test_part: LabeledImages) -> Comparison:
         kept[torch.nonzero(pool.labels == label).flatten()[FEW:]] = False
     train, rest = pool.subset(kept.nonzero().flatten()), pool.subset((~kept).nonzero().flatten())
     makers = {"real": Reserve(rest), "copies": Replay(), "noise": Noise()}
-    arms = {"oversampling": Arm(balanced=True)}
+    arms = {"oversampling": Arm(balanced=True), "plain": Arm()}
     arms |= {name: Arm(balanced=True, source=maker, target=FILLED, cap=FILLED) for name, maker in makers.items()}
+    arms["plain, copies"] = Arm(source=Replay(), target=FILLED, cap=FILLED)
     return compare(arms, train, test_part, rival="oversampling", seeds=3, steps=120, batch_size=64, learning_rate=5e-3)
 
 
@@ -460,6 +493,15 @@ def test_noise_does_harm(instrument):
     harm = instrument.difference("noise")
     assert harm.verdict == "loss"
     assert harm.mean < -0.1
+
+
+def test_copies_are_worth_what_oversampling_is(instrument):
+    # where all images are drawn equally often, copies make scarce classes frequent, and that is all that they do
+    copies = instrument.difference("plain, copies", to="plain")
+    assert copies.verdict == "gain"
+    assert copies.mean > 0.05
+    assert abs(instrument.difference("plain, copies").mean) < 0.05
+    assert instrument.difference("real", to="plain, copies").verdict == "gain"
 
 
 def test_copies_alone_change_little(instrument):

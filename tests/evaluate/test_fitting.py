@@ -133,6 +133,17 @@ def test_classifiers_that_do_not_fit(make: Any, message: str, train: LabeledImag
         check_classifier(make, train, device=CPU)
 
 
+def test_classifiers_that_fail_in_training_alone(train: LabeledImages) -> None:
+    def make(spec: Any) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), Cast(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+
+    check_classifier(make, train, device=CPU, batch_size=2)
+    with pytest.raises(
+        GenaugError, match=r"1x8x8, 1 of them in training, but fails \(ValueError: 'Expected more than 1"
+    ):
+        check_classifier(make, train, device=CPU, batch_size=1)
+
+
 def test_a_classifier_must_be_new_whenever_it_is_made(train: LabeledImages) -> None:
     with own_randomness(0, CPU):
         net = SmallCNN(train.spec)
@@ -174,6 +185,6 @@ def test_a_classifier_of_other_sizes_is_one_line() -> None:
             return super().forward(images)
 
     with pytest.raises(
-        GenaugError, match="classifier must take images 1x8x8, but fails .AssertionError: .Input height"
+        GenaugError, match="classifier must take images 1x8x8, .* but fails .AssertionError: .Input height"
     ):
         check_classifier(Fixed, load_data("digits"), device=torch.device("cpu"))

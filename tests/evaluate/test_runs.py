@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from torchvision.transforms import v2
 from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices
 from genaug.data.allocation import allocate_pixels
-from genaug.errors import DataWarning
+from genaug.errors import DataWarning, ResumeWarning
 from genaug.evaluate import Arm, Budget, Comparison, compare_arms, comparison
 from genaug.evaluate.checks import check_arms
 from genaug.evaluate.intervals import paired_difference
@@ -70,6 +71,19 @@ def without_times(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 # --- resumed
+
+
+def test_runs_of_another_environment_are_told(train_part, test_part, tmp_path):
+    output = tmp_path / "results.json"
+    compare(train_part, test_part, output=output)
+    results = json.loads(output.read_text())
+    assert re.fullmatch(r"genaug \S+, torch \S+, CPU with \S+", results["runs"][0]["environment"])
+    results["runs"] = results["runs"][:2]
+    results["runs"][0]["environment"] = "genaug 0.0.1, torch 2.0, CPU with DEFAULT"
+    del results["runs"][1]["environment"]  # of a run that does not tell
+    output.write_text(json.dumps(results))
+    with pytest.warns(ResumeWarning, match="holds runs made by genaug 0.0.1, torch 2.0, CPU with DEFAULT, and the oth"):
+        compare(train_part, test_part, output=output, resume=True)
 
 
 def test_a_comparison_goes_on_where_it_was_cut_off(train_part, test_part, tmp_path):

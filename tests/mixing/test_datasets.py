@@ -3,17 +3,19 @@
 import copy
 import itertools
 import pickle
+import random
 import warnings
 from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 from torchvision import tv_tensors
@@ -21,8 +23,9 @@ from torchvision.datasets import FakeData, ImageFolder
 from torchvision.transforms import v2
 
 from genaug.bank import SampleBank
-from genaug.errors import DataError, GenaugError
+from genaug.errors import DataError, DataWarning, GenaugError
 from genaug.mixing import MixedDataset, SyntheticDataset
+from genaug.mixing.kinds import describe_image, describe_label
 from genaug.spec import DataSpec
 
 NAMES = ("ant", "bee", "cat")
@@ -374,11 +377,81 @@ def test_given_transform_where_real_has_none(bank: SampleBank) -> None:
     real = TensorDataset(normalized, torch.tensor(LABELS))
     mixed = MixedDataset(real, bank, transform=lambda image: (image.float() / 255 - 0.5) / 0.25)
     torch.testing.assert_close(mixed[14][0], (raw_rows(mixed)[0].float() / 255 - 0.5) / 0.25)
-    in_pil = MixedDataset(Items(as_pil(pixels()), lambda self, x, y: (x, y)), bank, transform=v2.PILToTensor())
-    assert torch.equal(in_pil[14][0], raw_rows(in_pil)[0])
+    in_pil = MixedDataset(Items(as_pil(pixels()), lambda self, x, y: (x, y)), bank, transform=ImageOps.invert)
+    assert np.array_equal(np.array(in_pil[14][0]), 255 - raw_rows(in_pil)[0].permute(1, 2, 0).numpy())
     arrays = Items([image / np.float32(9) for image in as_arrays(pixels())], lambda self, x, y: (x, y))
-    in_arrays = MixedDataset(arrays, bank, transform=lambda image: image.shape)
-    assert in_arrays[14][0] == (6, 6, 3)
+    in_arrays = MixedDataset(arrays, bank, transform=lambda image: image / np.float32(9))
+    assert np.array_equal(in_arrays[14][0], raw_rows(in_arrays)[0].permute(1, 2, 0).numpy() / np.float32(9))
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda image: image, r"transform must make tensor torch.float32 3x6x6 cpu .*, got tensor torch.uint8 3x6x6"),
+        (lambda image: image.double() / 255, "got tensor torch.float64"),
+        (lambda image: image[:, :5] / 255, "got tensor torch.float32 3x5x6"),
+        (lambda image: image[0] / 255, r"got tensor torch.float32 1x6x6 \(hw\)"),
+        (v2.ToPILImage(), "got pil 3x6x6"),
+        (lambda image: None, "must be a PIL image, tensor or array, got NoneType"),
+    ],
+)
+def test_given_transform_that_makes_other_images(transform: Any, message: str, bank: SampleBank) -> None:
+    real = TensorDataset(pixels().float() / 255, torch.tensor(LABELS))
+    with pytest.raises(DataError, match=message):
+        MixedDataset(real, bank, transform=transform)
+
+
+def test_given_transform_that_forgets_to_scale(bank: SampleBank) -> None:
+    real = TensorDataset((pixels().float() / 255 - 0.5) / 0.25, torch.tensor(LABELS))
+    with pytest.warns(
+        DataWarning, match=r"values of up to 2\d\d of synthetic images, and real ones have up to 2:"
+    ) as seen:
+        MixedDataset(real, bank, transform=v2.ToDtype(torch.float32))
+    assert seen[0].filename == __file__
+
+
+class Inner(Dataset):
+    """Wraps a data set and changes nothing."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.source = dataset
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.source[index]
+
+
+class Augmented(Dataset):
+    """Has a transform that is no attribute `transform`, or is inside a data set that it wraps."""
+
+    def __init__(self, images: Any, change: Callable[[Tensor], Tensor]) -> None:
+        self.images, self.change = images, change
+
+    def __len__(self) -> int:
+        return len(LABELS)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.change(self.images[index]), LABELS[index]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [v2.RandomHorizontalFlip(), lambda x: x + int(np.random.randint(9)), lambda x: x + random.randrange(9)],
+)
+def test_a_random_transform_that_is_not_seen(change: Any, wrapped: bool, bank: SampleBank) -> None:
+    real: Any = Augmented(pixels() // 2, change)
+    if wrapped:
+        real = Inner(real)
+    with pytest.warns(DataWarning, match="change from reading to reading") as seen:
+        MixedDataset(real, bank)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MixedDataset(real, bank, transform=change)
+        MixedDataset(Augmented(pixels() // 2, lambda x: x + 1), bank)
 
 
 def test_transform_may_resize(folder: Path) -> None:
@@ -984,8 +1057,8 @@ def test_transforms_are_found_wherever_they_are_held(kind: Any, folder: Path, ba
 
 def test_a_transform_of_ones_own_is_left_where_another_is_set(folder: Path, bank: SampleBank) -> None:
     real = ImageFolder(str(folder))
-    mixed = MixedDataset(real, bank, transform=scale)
-    assert (mixed.transform, real.transform) == (scale, None)
+    mixed = MixedDataset(real, bank, transform=ImageOps.invert)
+    assert (mixed.transform, real.transform) == (ImageOps.invert, None)
     mixed.transform = normalize
     assert mixed.transform is real.transform is normalize
     real.transform = scale
@@ -1080,6 +1153,62 @@ class Wrapper(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.subset[index]
         return image.convert("RGB"), label
+
+
+def test_images_and_labels_are_made_where_the_real_ones_are() -> None:
+    there = torch.device("meta")  # as a GPU
+    kind = describe_image(torch.zeros(3, 6, 6, device=there), name="images")
+    assert [image.device for image in kind.make(pixels(2))] == [there, there]
+    label = describe_label(torch.tensor(1, device=there), name="labels")
+    assert [made.device for made in label.make(np.array([0, 1]))] == [there, there]
+
+
+class Ordered(Dataset):
+    """Tells its classes by their numbers, as timm's data sets do in a reader."""
+
+    def __init__(self, numbers: dict[str, int], *, reader: bool) -> None:
+        holder = SimpleNamespace() if reader else self
+        holder.class_to_idx = numbers
+        if reader:
+            self.reader = holder
+
+    def __len__(self) -> int:
+        return len(LABELS)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return pixels()[index], LABELS[index]
+
+
+@pytest.mark.parametrize("reader", [False, True])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_classes_told_by_their_numbers_are_matched_by_name(reader: bool, wrapped: bool, bank: SampleBank) -> None:
+    numbers = {name: len(NAMES) - 1 - index for index, name in enumerate(NAMES)}
+    real = Ordered(numbers, reader=reader)
+    if wrapped:
+        with pytest.raises(DataError, match="in another order"):
+            MixedDataset(Inner(real), bank)
+        return
+    bank = make_bank(counts=8)
+    mixed = MixedDataset(real, bank, target="max")
+    assert mixed.classes == list(NAMES[::-1])
+    place = next(index for index in range(len(LABELS), len(mixed)) if mixed.targets[index] == 2)
+    assert any(torch.equal(mixed[place][0], image) for image in bank.images(range(*bank.rows(0))))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of timm
+def test_timms_own_data_set_is_matched_by_name(tmp_path: Path) -> None:
+    create_dataset = pytest.importorskip("timm.data").create_dataset
+    for number, name in enumerate(("c1", "c2", "c10")):  # the order of timm; torchvision has c1, c10, c2
+        (tmp_path / name).mkdir()
+        for index in range(4 if number == 0 else 2):
+            Image.new("RGB", (6, 6), (100 * number,) * 3).save(tmp_path / name / f"{index}.png")
+    levels = torch.tensor([0.0, 200 / 255, 100 / 255]).reshape(-1, 1, 1, 1).expand(-1, 3, 6, 6)
+    source = SimpleNamespace(
+        spec=DataSpec(3, 6, 6, ("c1", "c10", "c2")), sample=lambda labels, *, generator=None: levels[labels]
+    )
+    mixed = MixedDataset(create_dataset("", root=str(tmp_path)), source, target="max")
+    assert mixed.classes == ["c1", "c2", "c10"]
+    assert [(np.array(mixed[index][0]).max(), mixed[index][1]) for index in (8, 10)] == [(100, 1), (200, 2)]
 
 
 def test_names_behind_a_wrapper_are_not_matched_by_index(folder: Path, bank: SampleBank) -> None:

@@ -25,6 +25,7 @@ from genaug import DataError, DataSpec, GenaugError, MixedLoader, SampleBank
 from genaug.bank.replacing import Replacement
 from genaug.data import load_data
 from genaug.devices import check_process
+from genaug.errors import DataWarning
 from genaug.models import VAE, VAEConfig
 from genaug.seeding import make_generator
 from genaug.transforms import Reconstruct, ReplaceWithSynthetic
@@ -451,7 +452,7 @@ def test_a_random_transform_draws_from_torchs_global_generator(bank: SampleBank)
 
     def transform(images: Tensor) -> Tensor:
         threads.add(threading.get_ident())
-        noisy = images.float() / 255 + torch.rand(images.shape)
+        noisy = images.float() + torch.rand(images.shape)
         noisy[:, :, 0, 0] = images[:, :, 0, 0]
         return noisy
 
@@ -467,6 +468,88 @@ def test_a_random_transform_draws_from_torchs_global_generator(bank: SampleBank)
     assert same(one, read(1))
     assert not same(one, other)
     assert threads == {threading.get_ident()}
+
+
+class Stateful:
+    """Goes on where its state was saved, and reads other batches in each epoch, as torchdata's StatefulDataLoader."""
+
+    def __init__(self) -> None:
+        self.epoch = self.read = 0
+        self.going_on = False
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.read, self.going_on = (self.read if self.going_on else 0), False
+        order = torch.randperm(48, generator=seeded(self.epoch))
+        while self.read < 6:
+            rows = order[self.read * 8 :][:8]
+            self.read += 1
+            yield pixels(48)[rows], classes_of(48)[rows]
+        self.epoch, self.read = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "read": self.read}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.read, self.going_on = state["epoch"], state["read"], True
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("cut", [0, 1, 3, 6])
+def test_a_stateful_loader_goes_on_after_the_last_batch(ahead: int, cut: int, bank: SampleBank) -> None:
+    def make() -> MixedLoader:
+        return MixedLoader(Stateful(), bank, fraction=0.5, ahead=ahead)
+
+    whole = make()
+    list(whole)
+    expected = copied(whole)  # of another epoch than the first
+    before = make()
+    list(before)
+    batches = iter(before)
+    begun = [next(batches) for _ in range(cut)]
+    assert same(begun, expected[:cut])
+    state = pickle.loads(pickle.dumps(before.state_dict()))
+    after = make()
+    after.load_state_dict(state)
+    assert after.state_dict()["step"] == cut
+    assert same(list(after), expected[cut:])
+    assert same(list(after), list(whole))  # the epoch after that
+    between = make()
+    between.load_state_dict(before.state_dict() if cut == 0 else after.state_dict())
+    assert between.state_dict() == (state if cut == 0 else {"loader": {"epoch": 3, "read": 0}, "epoch": 3, "step": 0})
+
+
+def test_other_loaders_have_no_state(bank: SampleBank) -> None:
+    mixed = MixedLoader(stored(), bank, fraction=0.5)
+    assert not hasattr(mixed, "state_dict")
+    assert not hasattr(mixed, "load_state_dict")
+
+
+class Reused:
+    """Reads every batch into the memory of the one before, as the same tensor or as another one."""
+
+    def __init__(self, *, same_tensor: bool) -> None:
+        self.memory, self.same_tensor = torch.zeros(8, 3, 6, 6, dtype=torch.uint8), same_tensor
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(4):
+            images = self.memory if self.same_tensor else self.memory[:]
+            yield images.fill_(number), torch.zeros(8, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("same_tensor", [True, False])
+def test_batches_that_share_their_memory(same_tensor: bool, bank: SampleBank) -> None:
+    loader = Reused(same_tensor=same_tensor)
+    with pytest.raises(DataError, match="into the memory of earlier ones, .* pass ahead=0"):
+        list(MixedLoader(loader, bank, fraction=0.0))
+    read = [int(images[0, 0, 0, 0]) for images, _ in MixedLoader(loader, bank, fraction=0.0, ahead=0)]
+    assert read == [0, 1, 2, 3]
+
+
+def test_batches_of_one_tensor_may_be_changed_in_place(bank: SampleBank) -> None:
+    for images, _ in MixedLoader(stored(), bank, fraction=0.0):
+        images.add_(1)
+    batch = stored()[0]
+    assert same(list(MixedLoader([batch] * 4, bank, fraction=0.0)), [batch] * 4)
 
 
 def test_batches_given_are_not_changed(bank: SampleBank) -> None:
@@ -499,6 +582,16 @@ def test_normalized_images_need_the_transform_of_real_ones(bank: SampleBank) -> 
             assert float((choices - image).abs().amax((1, 2, 3)).min()) < 1e-6
             found += 1
     assert found == 16
+
+
+def test_a_transform_that_forgets_to_scale_is_told(bank: SampleBank) -> None:
+    normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)])
+    loader = [(normalize(images), labels) for images, labels in stored()]
+    with pytest.warns(
+        DataWarning, match="values of up to 2.. of synthetic images, and real ones have up to 2:"
+    ) as seen:
+        list(MixedLoader(loader, bank, fraction=0.5, transform=v2.ToDtype(torch.float32)))
+    assert len(seen) == 1
 
 
 def test_a_transform_brings_samples_to_the_size() -> None:

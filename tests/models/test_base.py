@@ -150,6 +150,13 @@ def test_models_are_copied_and_pickled_for_workers() -> None:
     assert_same(pickle.loads(pickle.dumps(model)), model)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_dtypes_are_refused_where_the_model_runs(dtype: torch.dtype) -> None:
+    model = make_model().to(dtype)
+    with pytest.raises(GenaugError, match=f"weights must be float32, got {dtype}; for less, .* torch.autocast"):
+        model.sample(torch.tensor([0]))
+
+
 def test_loading_draws_no_random_numbers(saved: Path) -> None:
     before = torch.get_rng_state()
     VAE.from_pretrained(saved)

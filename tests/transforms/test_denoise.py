@@ -6,6 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from genaug.data import load_data
 from genaug.errors import DataError, GenaugError
 from genaug.transforms import Denoise
 
@@ -13,6 +14,9 @@ pytestmark = [
     pytest.mark.global_rng,  # torchvision's transforms draw from torch's global generator
     pytest.mark.filterwarnings("ignore:.*kornia.*:DeprecationWarning"),
 ]
+
+
+DIGITS = load_data("digits").images
 
 
 def rand(*shape: int) -> torch.Tensor:
@@ -94,6 +98,24 @@ def test_pixels_that_are_no_numbers(denoiser, bad):
     images[0, 0, 3, 3] = bad
     with pytest.raises(DataError, match="images must be finite, got NaN or infinite values"):
         Denoise(denoiser, p=0.0)(images)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("size", [(64, 64), (64, 5), (3, 3)])
+def test_noise_of_any_strength_is_taken(denoiser, level, size):
+    images = v2.functional.resize(DIGITS[:32].float() / 255, list(size))
+    noisy = images + level * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    assert Denoise(denoiser)(noisy).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x * 255, lambda x: (x - 0.456) / 0.225, lambda x: (x - 0.5) * 2, lambda x: (x - 0.13) / 0.31]
+)
+def test_images_of_another_range_are_refused(denoiser, change):
+    with pytest.raises(DataError, match="images must be within .* but for noise, got means over 8x8 pixels"):
+        Denoise(denoiser)(change(v2.functional.resize(DIGITS[:4], [32, 32]).float() / 255))
+    with pytest.raises(DataError, match="but for noise"):
+        denoiser.restore(change(v2.functional.resize(DIGITS[:4], [32, 32]).float() / 255))
 
 
 def test_wrong_arguments(denoiser, gray):
