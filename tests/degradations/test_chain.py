@@ -205,7 +205,7 @@ def test_any_shape(degradation: Degradation, count: int, channels: int, height: 
         torch.zeros(1, 1, 0, 4),
         torch.zeros(0, 0, 4, 4),
         torch.zeros(1, 1, 4, 4, dtype=torch.int64),
-        torch.full((1, 1, 4, 4), 1.01),
+        torch.full((1, 1, 4, 4), 1.3),
         torch.full((1, 1, 4, 4), float("nan")),
     ],
 )

@@ -194,6 +194,7 @@ def test_a_difference_is_found_once_for_the_same_runs(train_part, test_part, tmp
 
 
 MODULE = """
+import multiprocessing
 import os
 import pathlib
 import time
@@ -214,16 +215,26 @@ def draw(seed):
     return pool.subset(longtail_indices(pool.labels, imbalance_factor=10, seed=seed))
 
 
+TRIED = []
+
+
+def trains(net):  # and is not only tried before
+    if net.training and multiprocessing.parent_process() is None and len(TRIED) < 1:
+        TRIED.append(net)
+        return False
+    return net.training
+
+
 class Failing(SmallCNN):
     def forward(self, images):
-        if self.training:
+        if trains(self):
             raise GenaugError("this one fails")
         return super().forward(images)
 
 
 class Noted(SmallCNN):
     def forward(self, images):
-        if self.training:
+        if trains(self):
             pathlib.Path(os.environ["NOTES"], f"{os.getpid()} {time.monotonic_ns()}").touch()
         return super().forward(images)
 
@@ -238,16 +249,16 @@ class Looking(Noise):
 
 class Interrupted(Noted):
     def forward(self, images):
-        super().forward(images)
-        if self.training:
+        found = super().forward(images)
+        if multiprocessing.parent_process() is not None and self.training:
             raise KeyboardInterrupt
-        return super().forward(images)
+        return found
 
 
 class Slow(Noted):
     def forward(self, images):
         found = super().forward(images)
-        if self.training:
+        if multiprocessing.parent_process() is not None and self.training:
             time.sleep(600)
         return found
 

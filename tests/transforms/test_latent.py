@@ -163,7 +163,7 @@ def test_everything_else_in_a_sample_passes_through(make, gray):
 @pytest.mark.parametrize(
     "make_image", [lambda: to_pil(levels(1, 8, 8)), lambda: floats(1, 8, 8)], ids=["pil", "tensor"]
 )
-@pytest.mark.parametrize("label", [3, torch.tensor(3), torch.zeros(4, 1, 8, 8)], ids=["int", "tensor", "like images"])
+@pytest.mark.parametrize("label", [2, torch.tensor(2), torch.zeros(4, 1, 8, 8)], ids=["int", "tensor", "like images"])
 def test_tuples_of_image_and_label(make, make_image, label, gray):
     image = make_image()
     for result in (make(gray)((image, label)), make(gray)(image, label)):
