@@ -59,6 +59,7 @@ class CheckpointConfig:
     weights_dtype: WeightsDtype = "float32"  # that 32-bit weights are kept as in the file
     format_version: int = FORMAT_VERSION
     recipe: dict[str, Any] | None = None
+    data_sha256: str | None = None  # of what it was trained on, held-out images included
     scores: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -261,6 +262,12 @@ def read_checkpoint_config(directory: Path) -> CheckpointConfig:
         raise CheckpointError(f"{directory}: no such directory")
     path = directory / CONFIG
     values = read_json(path, error=CheckpointError)
+    version = values.get("format_version", FORMAT_VERSION) if isinstance(values, dict) else FORMAT_VERSION
+    if version != FORMAT_VERSION:  # whose fields may be others
+        raise CheckpointError(
+            f"{path}.format_version: must be {FORMAT_VERSION}, got {shorten(version)}; "
+            "it was written by another version of genaug"
+        )
     return parse_config(CheckpointConfig, values, where=str(path), error=CheckpointError)
 
 

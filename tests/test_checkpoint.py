@@ -254,11 +254,12 @@ def test_wrong_tensors_with_a_right_hash(saved: Path, change: Any, message: str)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"surprise": 1}, "config.json.surprise: unknown field; allowed: family,"),
+        ({"surprise": 1}, "config.json.surprise: unknown field; allowed: data_sha256, family,"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "config.json.auto_map: unknown field"),
         ({"family": "diffusion"}, "family must be 'vae', got 'diffusion'"),
         ({"family": 3}, "config.json.family: input should be a valid string"),
         ({"format_version": 99}, "config.json.format_version: must be 1, got 99"),
+        ({"format_version": 2, "license": "MIT"}, "must be 1, got 2; it was written by another version of genaug"),
         (
             {"model": {"depth": 3}},
             "config.json: model.depth: unknown field; allowed: beta, .*width|model.depth: unknown",

@@ -99,7 +99,9 @@ def write_samples(
                 file = {"bytes": encode_png(image.numpy()), "path": None}
                 yield {**blank, columns.image: file, columns.label: label}
 
-    fingerprint = _hash_samples(bank, rows, labels, [columns.features.to_dict(), kind.channels, marks])
+    fingerprint = _hash_samples(
+        bank, rows, labels, [columns.features.to_dict(), columns.image, columns.label, kind.channels, marks]
+    )
     return datasets.Dataset.from_generator(read, features=columns.features, fingerprint=fingerprint)
 
 

@@ -32,8 +32,8 @@ def list_csv(path: Path, *, split: str | None = None, columns: Columns) -> Listi
 
     The image column is by default the first whose first cell ends as an image file does; the label column is one
     called "label", "class", "target", ..., or the other one of two; without one all images are of the class "image"
-    where `columns` do not need classes. A column called "split" tells the part of each row, where all its cells are
-    names of parts (train, val, test). Cells are separated by commas (or by semicolons,
+    where `columns` do not need classes. A column called "split" tells the part of each row, where its cells are
+    names of parts (train, val, test): all of them, or it is an error. Cells are separated by commas (or by semicolons,
     where the header has no comma), or by tabs in a `.tsv` file. Labels that look like numbers are numbers.
 
     Raises:
@@ -43,7 +43,7 @@ def list_csv(path: Path, *, split: str | None = None, columns: Columns) -> Listi
     header, rows = _read_rows(path)
     place = find_split(header)
     told = [] if place is None else ["".join(cells[place : place + 1]).strip() for _, cells in rows]
-    parts = group_rows(told) or {"": list(range(len(rows)))}
+    parts = group_rows(told, lambda row: f"line {rows[row][0]} of {path}") or {"": list(range(len(rows)))}
     if "" in parts:
         refuse_parts(split, str(path))
     chosen = [""] if "" in parts else choose_parts(list(parts), split, str(path))

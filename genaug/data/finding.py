@@ -15,7 +15,7 @@ from genaug.data.labels import Columns
 from genaug.data.parquet_files import find_parquet, list_parquet
 from genaug.data.parts import list_names, refuse_parts
 from genaug.data.reading import Listing
-from genaug.data.tables import is_saved_table, list_hub, list_saved, list_tables
+from genaug.data.tables import find_row_parts, is_saved_table, list_hub, list_saved, list_tables
 from genaug.data.vision import is_vision_name, open_vision, suggest_vision
 from genaug.errors import DataError, shorten
 from genaug.storage import expand
@@ -59,6 +59,9 @@ def find_source(
                 "load them without streaming=True"
             )
         return list_tables(data, "the dict of data sets", split=split, columns=columns)
+    is_table = hasattr(data, "column_names") and hasattr(data, "with_format") and hasattr(data, "__len__")
+    if is_table and find_row_parts(data, "the data set"):
+        return list_tables({"": data}, "the data set", split=split, columns=columns)
     refuse_parts(split, f"data {shorten(data)}")
     return data
 

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -106,17 +106,30 @@ def find_split(columns: Sequence[str]) -> int | None:
     return next((place for place, name in enumerate(columns) if name.lower() == "split"), None)
 
 
-def group_rows(parts: Sequence[object]) -> dict[str, list[int]]:
-    """Return rows by their part, in order; none where one of them tells something else.
+def group_rows(parts: Sequence[object], name_row: Callable[[int], str]) -> dict[str, list[int]]:
+    """Return rows by their part, in small letters and in order; none where the column tells something else.
 
-    >>> group_rows(["train", "test", "train"]), group_rows(["train", "fold 1"])
+    `name_row` gives the words for a row in the message.
+
+    Raises:
+        DataError: some rows tell a part, and others do not.
+
+    >>> group_rows(["train", "test", "Train"], str), group_rows(["fold 1", "fold 2"], str)
     ({'train': [0, 2], 'test': [1]}, {})
     """
     groups: dict[str, list[int]] = {}
+    others: list[int] = []
     for row, part in enumerate(parts):
-        if not isinstance(part, str) or part.lower() not in PART_NAMES:
-            return {}
-        groups.setdefault(part, []).append(row)
+        name = part.strip().lower() if isinstance(part, str) else ""
+        if name in PART_NAMES:
+            groups.setdefault(name, []).append(row)
+        else:
+            others.append(row)
+    if groups and others:
+        raise DataError(
+            f"{name_row(others[0])}: the column 'split' must tell a part, such as train or test, as other rows "
+            f"do, got {shorten(parts[others[0]])}; name one, remove the row, or rename the column"
+        )
     return groups
 
 

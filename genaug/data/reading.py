@@ -67,13 +67,17 @@ class ReadOptions:
         """Whether only some of the images are wanted."""
         return self.limit_per_class is not None or self.longtail is not None
 
-    def select(self, labels: Tensor) -> Tensor:
-        """Return the indices, in ascending order, of what is wanted: the limit for each class, then the long tail."""
+    def select(self, labels: Tensor, *, num_classes: int | None = None) -> Tensor:
+        """Return the indices, in ascending order, of what is wanted: the limit for each class, then the long tail.
+
+        `num_classes` counts classes that have no images here too.
+        """
         kept = torch.arange(len(labels))
         if self.limit_per_class is not None:
             kept = limit_indices(labels, limit=self.limit_per_class, seed=self.seed)
         if self.longtail is not None:
-            kept = kept[longtail_indices(labels[kept], imbalance_factor=self.longtail, seed=self.seed)]
+            factor, part = self.longtail, labels[kept]
+            kept = kept[longtail_indices(part, imbalance_factor=factor, seed=self.seed, num_classes=num_classes)]
         return kept
 
 
@@ -109,7 +113,7 @@ def read_listing(listing: Listing, options: ReadOptions) -> LabeledImages:
         DataError: an image that cannot be read (without `skip_bad`, or where it is so with all of them); images of
             several sizes without `resize` or `patches`; images that are all smaller than a patch.
     """
-    kept = options.select(listing.labels).tolist() if len(listing.labels) else []
+    kept = options.select(listing.labels, num_classes=len(listing.class_names)).tolist() if len(listing.labels) else []
     skipped = list(listing.skipped)
     total = len(kept) + len(skipped)
     sizes, count = None, len(kept)

@@ -181,7 +181,11 @@ def _load_images(images: LabeledImages, options: ReadOptions, classes: Classes) 
     if options.patches is not None:
         return replace(read_listing(_list_images(images, classes), options), paired=images.paired)
     limit = options.memory_limit
-    kept = images.subset(options.select(images.labels), memory_limit=limit) if options.selects else images
+    kept = (
+        images.subset(options.select(images.labels, num_classes=images.spec.num_classes), memory_limit=limit)
+        if options.selects
+        else images
+    )
     same_size = options.resize is None or tuple(kept.images.shape[-2:]) == options.resize
     if same_size and not (options.grayscale and kept.spec.channels != 1):
         return kept
@@ -219,7 +223,7 @@ def _load_items(dataset: Any, options: ReadOptions, columns: Columns) -> Labeled
     )
     if not options.selects:
         return whole
-    kept = options.select(whole.labels)
+    kept = options.select(whole.labels, num_classes=whole.spec.num_classes)
     return replace(whole, images=_keep_in_place(whole.images, kept), labels=whole.labels[kept])
 
 

@@ -66,7 +66,7 @@ def longtail_counts(n_max: int, num_classes: int, *, imbalance_factor: float) ->
     return [max(1, int(n_max * imbalance_factor ** (-i / last) + 1e-6)) for i in range(num_classes)]
 
 
-def longtail_indices(labels: Tensor, *, imbalance_factor: float, seed: int) -> Tensor:
+def longtail_indices(labels: Tensor, *, imbalance_factor: float, seed: int, num_classes: int | None = None) -> Tensor:
     """Return the indices, in ascending order, of a long-tailed subset: class 0 is the largest, the last the smallest.
 
     Class i keeps the first n_i images of a shuffle of its own, or all where it has fewer; n_i are `longtail_counts`
@@ -76,6 +76,7 @@ def longtail_indices(labels: Tensor, *, imbalance_factor: float, seed: int) -> T
         labels: int64 (N,), class indices.
         imbalance_factor: size of the first class over that of the last, at least 1.
         seed: of the choice.
+        num_classes: how many classes there are, where the last ones may have no labels here; None goes by the labels.
 
     Raises:
         DataError: labels of another kind, or an imbalance factor that is below 1 or not finite.
@@ -85,7 +86,7 @@ def longtail_indices(labels: Tensor, *, imbalance_factor: float, seed: int) -> T
     [10, 2]
     """
     _check_labels(labels)
-    available = labels.bincount().tolist()
+    available = labels.bincount(minlength=num_classes or 0).tolist()
     counts = longtail_counts(max(available), len(available), imbalance_factor=imbalance_factor)
     kept = [_shuffled_members(labels, label, seed, "longtail")[:count] for label, count in enumerate(counts)]
     return torch.cat(kept).sort().values

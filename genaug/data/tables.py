@@ -53,8 +53,8 @@ def list_tables(
     Raises:
         DataError: a part or column that is missing; parts of different class names; labels as `encode_labels` refuses.
     """
-    if list(tables) == [""]:
-        tables, folders = _split_rows(tables[""], folders)
+    if len(tables) == 1:  # also a part of its own name, as `load_dataset` calls what has none
+        tables, folders = _split_rows(tables, folders, where)
     if list(tables) == [""]:
         refuse_parts(split, where)
         chosen = [""]
@@ -103,15 +103,32 @@ def list_tables(
 
 
 def _split_rows(
-    table: Any, folders: Mapping[str, Sequence[Path]] | None
-) -> tuple[dict[str, Any], Mapping[str, Sequence[Path]] | None]:
-    """Return a table, and the folders of its rows, by the parts that a column "split" tells; "" without parts."""
-    place = find_split(table.column_names)
-    groups = group_rows(table.with_format(None)[table.column_names[place]][:]) if place is not None else {}
+    tables: Mapping[str, Any], folders: Mapping[str, Sequence[Path]] | None, where: str
+) -> tuple[Mapping[str, Any], Mapping[str, Sequence[Path]] | None]:
+    """Return the only table, and the folders of its rows, by the parts that a column "split" tells, if it tells any."""
+    ((name, table),) = tables.items()
+    groups = find_row_parts(table, where)
     if not groups:
-        return {"": table}, folders
-    tables = {part: table.select(rows) for part, rows in groups.items()}
-    return tables, folders and {part: [folders[""][row] for row in rows] for part, rows in groups.items()}
+        return tables, folders
+    parts = {part: table.select(rows) for part, rows in groups.items()}
+    return parts, folders and {part: [folders[name][row] for row in rows] for part, rows in groups.items()}
+
+
+def find_row_parts(table: Any, where: str) -> dict[str, list[int]]:
+    """Return the rows of a Hugging Face data set by the parts that a column "split" tells; none without such a column.
+
+    Raises:
+        DataError: some rows tell a part, and others do not.
+    """
+    place = find_split(table.column_names)
+    if place is None:
+        return {}
+    column = table.column_names[place]
+    told = table.with_format(None)[column][:]
+    names = getattr(table.features[column], "names", None)
+    if names is not None:
+        told = [names[number] if number is not None and number >= 0 else None for number in told]
+    return group_rows(told, lambda row: f"row {row} of {where}")
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def degrade(images: Tensor, degradations: Iterable[Degradation], *, seeds: Tenso
     Args:
         images: public images (N, C, H, W), which stay as they are; floats may leave [0, 1] by 0.25, as in a resize.
         degradations: applied in their order.
-        seeds: one for each image, int64 (N,).
+        seeds: one for each image, int64 (N,); only their lowest 32 bits count, as for all generators of torch.
 
     Raises:
         DataError: images out of range, or that one of the degradations cannot be applied to.

@@ -31,7 +31,8 @@ class CopyFigures:
         excess_low, excess_high: its interval of 95 %, see `genaug.metrics.proportions.excess_interval`.
         distance_ratio: median distance of the samples, over that of training images to the nearest other one.
         held_out_distance_ratio: the same of the held-out images.
-        statistic: C_T (Meehan et al. 2020), within classes; far below 0 where samples are copied.
+        statistic: C_T (Meehan et al. 2020), within classes, of all weighted by their held-out images; far below 0 where
+            samples are copied.
         worst_cell: the lowest z-score among its cells.
     """
 

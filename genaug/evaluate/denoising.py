@@ -117,7 +117,8 @@ def measure_denoising(
 
     Raises:
         GenaugError: a denoiser that cannot `restore`; noise levels out of range; nothing to measure.
-        DataError: no images, or images that a denoiser cannot take; a restored image of another shape.
+        DataError: no images, or images that a denoiser cannot take; a restored image of another shape, or
+            with values that are not finite.
 
     >>> from genaug.models import Denoiser, DenoiserConfig
     >>> from genaug.spec import DataSpec
@@ -142,7 +143,11 @@ def measure_denoising(
                     if name not in warm:
                         work(degraded, level)  # what is set up at the first call does not count
                         warm.add(name)
-                    tallies[name].add(*_time(work, degraded, level), clean=clean, where=f"{where}, {name}")
+                    restored, seconds = _time(work, degraded, level)
+                    if not restored.isfinite().all():
+                        raise DataError(f"{where}: denoiser {name!r} must give finite values, got NaN or infinite ones")
+                    restored = to_uint8(restored.clamp(0, 1))
+                    tallies[name].add(restored, seconds, clean=clean, where=f"{where}, {name}")
                     update()
             before = tallies[INPUT].psnr
             result.rows += [tally.row(name, words, level, before=before) for name, tally in tallies.items()]
@@ -198,9 +203,9 @@ def _measure_ssim(restored: Tensor, clean: Tensor) -> float:
 
 
 def _time(work: Denoiser, degraded: Tensor, level: float | None) -> tuple[Tensor, float]:
-    """Return the restored image in 8 bits on the CPU, and the seconds until it was there."""
+    """Return the restored image on the CPU, and the seconds until it was there."""
     began = time.perf_counter()
-    restored = to_uint8(work(degraded, level).clamp(0, 1)).cpu()
+    restored = work(degraded, level).cpu()
     return restored, time.perf_counter() - began
 
 

@@ -117,6 +117,14 @@ def measure_fidelity(
     even = keep_shares(labels, wanted)
     taught = _find_rows(source, train.labels, seed=seed) if accuracy_score else None
     _warn_of_few(test.spec.class_names, labels, wanted, compared=int(even.sum()))
+    if taught is not None and len(taught[0]) < len(train):
+        warnings.warn(
+            "source has fewer samples than there are training images: the accuracy score is that of a classifier "
+            f"trained on {len(taught[0])}, which does not compare with one trained on {len(train)} images, or samples "
+            "of a model",
+            DataWarning,
+            stacklevel=2,
+        )
     network = find_features(features, test, name="test", device=device)
     if isinstance(network, ClassifierFeatures):
         classifier = network
@@ -239,7 +247,7 @@ def _learn_from_samples(
     samples = LabeledImages(torch.cat(list(drawn)), labels, train.spec)
     steps, device = like.settings.get("steps", STEPS), next(like.net.parameters()).device
     student = fit_features(samples, seed=seed, steps=steps, device=device, progress=progress)
-    return {**student.score(test), "training_samples": len(samples)}
+    return {**student.score(test), "training_samples": len(samples), "training_images": len(train)}
 
 
 def _measure_all(real: Tensor, other: Tensor, seed: int, *, beside: int = 0) -> Distance:

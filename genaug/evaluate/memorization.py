@@ -28,7 +28,7 @@ from genaug.features import STEPS, FeatureExtractor, find_features, fit_features
 from genaug.features.extractor import describe_features
 from genaug.filters.copies import QUANTILE
 from genaug.metrics.memorization import cell_scores
-from genaug.metrics.proportions import excess_interval
+from genaug.metrics.proportions import Count, excess_interval
 from genaug.progress import progress_bar
 from genaug.seeding import check_seed
 
@@ -186,7 +186,7 @@ def _sum_up(classes: dict[int, ClassCopies], space: str, held_out: Compared, dra
     own = [one.figures[space] for one in classes.values()]
     shares = [one.samples / len(drawn.labels) for one in classes.values()]
     found, expected = ([part.count(space, index) for index in classes] for part in (drawn, held_out))
-    excess, low, high = excess_interval(found, expected, weights=shares)
+    excess, low, high = _excess_of_all(found, expected, shares, [one.held_out > 0 for one in classes.values()])
     near_copies = sum(near for near, _ in found) / len(drawn.labels)
     return CopyFigures(
         radius=None,
@@ -199,6 +199,23 @@ def _sum_up(classes: dict[int, ClassCopies], space: str, held_out: Compared, dra
         held_out_distance_ratio=_mean([one.held_out_distance_ratio for one in own], shares),
         statistic=_mean([one.statistic for one in own], [float(one.held_out) for one in classes.values()]),
         worst_cell=min((one.worst_cell for one in own if one.worst_cell is not None), default=None),
+    )
+
+
+def _excess_of_all(
+    found: list[Count], expected: list[Count], shares: list[float], own: list[bool]
+) -> tuple[float, float, float]:
+    """Return the excess over all classes, of which those without held-out images (`own`) are compared as one.
+
+    They are compared with the same images, all that are held out, whose chance counts once.
+    """
+    parts = [part for part, there in zip(zip(found, expected, shares, strict=True), own, strict=True) if there]
+    rest = [part for part, there in zip(zip(found, expected, shares, strict=True), own, strict=True) if not there]
+    if rest:
+        near, count = (sum(one[0][place] for one in rest) for place in (0, 1))
+        parts.append(((near, count), rest[0][1], sum(one[2] for one in rest)))
+    return excess_interval(
+        [part[0] for part in parts], [part[1] for part in parts], weights=[part[2] for part in parts]
     )
 
 

@@ -10,12 +10,20 @@ if TYPE_CHECKING:
     from genaug.models.saved import SavedModel
 
 
+CHOSEN = (
+    "These weights are those of the step that scored best on these held-out images, of all that were looked at: so "
+    "that score is too good for new images."
+)
+
+
 def make_card(model: SavedModel) -> str:
     """Return a model card: what the model is, how to use it, what it was trained on, and what was measured."""
     classes = f" of {model.spec.num_classes} classes" if model.spec.num_classes else ""
     recipe = json.dumps(model.recipe, indent=2) if model.recipe else "not recorded"
     scores = "\n".join(f"| {name} | {value} |" for name, value in model.scores.items() if not isinstance(value, dict))
     table = f"| score | value |\n|---|---|\n{scores}" if scores else "Not measured."
+    if "best_step" in model.scores and "held_out_images" in model.scores:
+        table += f"\n\n{CHOSEN}"
     return f"""---
 library_name: genaug
 tags: [genaug, {model.family}, data-augmentation, safetensors]

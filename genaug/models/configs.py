@@ -244,7 +244,7 @@ class AutoencoderConfig:
         latent_dim: numbers of the code; 1 to 4096.
         width: convolutional: channels at full size, doubled at each halving, up to four times; 1 to 4096.
         blocks: convolutional: residual blocks at each size below the full one; 0 to 32.
-        hidden: dense: units, 1 to 65536, of each layer between image and code, and back.
+        hidden: dense: units, 1 to 65536, of each of at most 16 layers between image and code, and back.
         code: "linear" or "sigmoid".
         loss: "mse", "l1" or "bce".
         sparsity: of the code: "none", "l1", "kl" (of a sigmoid code) or "top-k"; see `Autoencoder`.
@@ -298,8 +298,8 @@ class AutoencoderConfig:
         if not isinstance(self.hidden, list | tuple):
             raise GenaugError(f"hidden must be a list of integers, got {shorten(self.hidden)}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        if any(type(units) is not int or not 1 <= units <= 65536 for units in self.hidden):
-            raise GenaugError(f"hidden must be integers from 1 to 65536, got {shorten(list(self.hidden))}")
+        if len(self.hidden) > 16 or any(type(units) is not int or not 1 <= units <= 65536 for units in self.hidden):
+            raise GenaugError(f"hidden must be at most 16 integers from 1 to 65536, got {shorten(list(self.hidden))}")
         if self.sparsity == "kl" and self.code != "sigmoid":
             raise GenaugError('code must be "sigmoid" with sparsity "kl", which is about activations from 0 to 1')
         object.__setattr__(self, "degradations", parse_degradations(self.degradations, where="degradations"))

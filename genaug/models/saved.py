@@ -39,11 +39,12 @@ class SavedModel(nn.Module, ModelHubMixin):
     config: Any
     recipe: dict[str, Any] | None
     scores: dict[str, Any]
+    data_sha256: str | None
 
     def __init__(self, spec: DataSpec, config: Any) -> None:
         super().__init__()
         self.spec, self.config = spec, config
-        self.recipe, self.scores = None, {}
+        self.recipe, self.scores, self.data_sha256 = None, {}, None
 
     def save_pretrained(
         self,
@@ -122,6 +123,7 @@ class SavedModel(nn.Module, ModelHubMixin):
             weights_sha256="",
             weights_dtype=weights_dtype,
             recipe=self.recipe,
+            data_sha256=self.data_sha256,
             scores=self.scores,
             versions={"genaug": __version__, "torch": torch.__version__},
         )
@@ -191,7 +193,7 @@ class SavedModel(nn.Module, ModelHubMixin):
             )
         model.load_state_dict(tensors, strict=True, assign=True)
         lay_out_channels_last(model)
-        model.recipe, model.scores = saved.recipe, saved.scores
+        model.recipe, model.scores, model.data_sha256 = saved.recipe, saved.scores, saved.data_sha256
         return model.eval()
 
 

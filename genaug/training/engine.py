@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from genaug.data import LabeledImages, load_data
 from genaug.data.check import check_data
 from genaug.devices import choose_precision
-from genaug.errors import DataWarning, Interrupted, TrainingError
+from genaug.errors import DataWarning, Interrupted, TrainingError, shorten
 from genaug.models import Model
 from genaug.models.base import ParameterGroup
 from genaug.models.saved import is_path
@@ -98,7 +98,7 @@ def train(
         RecipeError: an unknown or wrong field, another recipe or start than that of the run to resume, or a start that
             does not fit.
         DataError: data that cannot be read, or other data than that of the run to resume.
-        TrainingError: a loss that is not finite.
+        TrainingError: a loss that is not finite; more than fits in the memory of the device.
         GenaugError: an `output` that exists or is in use, a disk that is full, a device that is not there.
         Interrupted: Ctrl-C, or SIGTERM as schedulers send it, after the state was saved.
 
@@ -118,14 +118,15 @@ def train(
     processes = Processes(device)
     begin = find_start(start or recipe.training.start)
     state = _build(recipe, images, kept, processes.device, begin)
+    described = _describe(recipe, start)
     facts = RunFacts(
-        recipe=recipe.to_dict(),
+        recipe=described,
         data_sha256=images.fingerprint(),
         processes=processes.count,
         start_sha256=begin.sha256 if begin else None,
     )
     processes.check_same(facts)
-    looks = Looks(state, recipe, images, kept, held_out, output, _describe(recipe, start))
+    looks = Looks(state, recipe, images, kept, held_out, output, described)
     processes.from_main(looks.load_features)
     with contextlib.ExitStack() as stack:
         folder = own_folder(output, facts, resume=resume, overwrite=overwrite)
@@ -135,7 +136,10 @@ def train(
         log = stack.enter_context(MetricsLog(output, step=state.step)) if processes.is_main else None
         show = progress and processes.is_main
         processes.from_main(lambda: looks.prepare(progress=show))
-        metrics = _loop(looks, processes, log, progress=show, on_step=on_step)
+        try:
+            metrics = _loop(looks, processes, log, progress=show, on_step=on_step)
+        except torch.OutOfMemoryError as problem:
+            raise _out_of_memory(state.step, problem, output / STATES) from problem
         processes.from_main(lambda: looks.finish(told_apart=metrics.get("told_apart")))
     model = state.averaged
     if not processes.is_main:
@@ -164,7 +168,7 @@ def _build(
 ) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(recipe.seed, "init"))
-        model = create(recipe, images.spec, start, paired=images.paired)
+        model = create(recipe, images, start)
     model.to(device).train()
     model.fit_before_training(images.images, images.labels, rows=kept)
     ema = AveragedModel(model)
@@ -248,7 +252,10 @@ def _loop(
                     raise Interrupted(message, number)
             if on_step is not None:
                 on_step(state.step)
-        processes.from_main(lambda: save_state(states, state, keep=config.keep_states))
+        saved = processes.from_main(lambda: save_state(states, state, keep=config.keep_states))
+        if caught() and processes.count == 1:  # in the last look or save
+            message = f"stopped after step {state.step}; state saved in {saved}; finish with --resume"
+            raise Interrupted(message, caught())
     return metrics
 
 
@@ -258,6 +265,15 @@ def _backward(loss: Tensor | dict[str, Tensor], groups: Mapping[str, ParameterGr
     for number, (name, part) in enumerate(losses.items(), start=1):
         part.backward(inputs=groups[name].parameters, retain_graph=number < len(losses))
     return torch.stack([part.detach() for part in losses.values()]).sum()
+
+
+def _out_of_memory(step: int, problem: Exception, states: Path) -> TrainingError:
+    saved = list_states(states)
+    last = f"the last state is {saved[-1]}" if saved else "no state was saved yet"
+    return TrainingError(
+        f"step {step + 1}: does not fit in the memory of the device ({shorten(str(problem), 120)}); {last}; "
+        "try a smaller training.batch_size or model"
+    )
 
 
 def _not_finite(step: int, loss: float, norm: float, states: Path) -> TrainingError:

@@ -115,7 +115,7 @@ class Looks:
                 warnings.warn(f"of the model that is kept (step {best.step}) {message}", TrainingWarning, stacklevel=2)
             if told_apart is not None and told_apart > WON:
                 warnings.warn(f"at the end {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
-        model.recipe = self.described
+        model.recipe, model.data_sha256 = self.described, self.images.fingerprint()
         model.scores = scores | self._measure(model)
         self._save_pictures(model, "final")
         target = self.output / MODEL

@@ -20,9 +20,9 @@ class TrainingConfig:
 
     Args:
         steps: of the optimizer, AdamW; 1 to 1e9.
-        batch_size: images of a step, of all processes together; 1 to 1e6.
+        batch_size: images of a step in each process; 1 to 1e6.
         learning_rate: the highest one, from which it falls as a cosine; 0 to 10.
-        warmup_steps: in which the learning rate rises; 0 to 1e9.
+        warmup_steps: in which the learning rate rises, at most half of `steps`; 0 to 1e9.
         weight_decay: of the optimizer; 0 to 10.
         gradient_clip: largest norm of the gradient; 1e-6 to 1e9.
         class_exponent: a class of n images is drawn with a probability like n ** class_exponent, from 0 (all equally

@@ -14,13 +14,15 @@ from genaug.seeding import make_generator
 def cosine_with_warmup(step: int, *, steps: int, warmup_steps: int, first_step: int = 0) -> float:
     """Return the factor of the learning rate at `step`: linear warm-up, then half a cosine to 0 (Loshchilov 2017).
 
-    With `first_step` the warm-up begins there, and it is 0 before; the cosine stays where it is.
+    The warm-up takes half of the steps at most, so that short runs end at a low rate too. With `first_step` the warm-up
+    begins there, and it is 0 before; the cosine stays where it is.
 
     >>> [round(cosine_with_warmup(s, steps=5, warmup_steps=2), 2) for s in range(5)]
     [0.5, 1.0, 1.0, 0.75, 0.25]
     >>> [round(cosine_with_warmup(s, steps=5, warmup_steps=2, first_step=2), 2) for s in range(5)]
     [0.0, 0.0, 0.5, 0.75, 0.25]
     """
+    warmup_steps = min(warmup_steps, steps // 2)
     warm = min(1.0, max(0.0, (step - first_step + 1) / max(1, warmup_steps)))
     progress = max(0, step - warmup_steps) / max(1, steps - warmup_steps)
     return warm * 0.5 * (1 + math.cos(math.pi * progress))

@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from genaug.checkpoint import read_checkpoint_config
+from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError, RecipeError, TrainingWarning, shorten
 from genaug.models import FAMILIES, Model
-from genaug.spec import DataSpec
 from genaug.training.recipe import Recipe
 from genaug.zoo import load, resolve
 
@@ -36,16 +37,15 @@ def find_start(name: str | Path | None) -> Start | None:
         raise RecipeError(f"start: {problem}") from None
 
 
-def create(recipe: Recipe, spec: DataSpec, start: Start | None, *, paired: bool = False) -> Model:
-    """Return a new model of the recipe, for data of `spec`, or one with what its family takes over of `start`.
+def create(recipe: Recipe, images: LabeledImages, start: Start | None) -> Model:
+    """Return a new model of the recipe for the data, or one with what its family takes over of `start`.
 
     Raises:
         RecipeError: a start that the family or the recipe has no use for, or that cannot be read.
-        DataError: a start of other images or classes; pairs (`paired`) where single images are wanted, or the other way
-            round.
+        DataError: a start of other images or classes; pairs where single images are wanted, or the other way round.
     """
     family = FAMILIES[recipe.family]
-    spec = family.learned_spec(spec, recipe.model, paired=paired)
+    spec = family.learned_spec(images.spec, recipe.model, paired=images.paired)
     if start is None:
         return family(spec, recipe.model)
     try:
@@ -57,15 +57,25 @@ def create(recipe: Recipe, spec: DataSpec, start: Start | None, *, paired: bool 
         raise
     except GenaugError as problem:
         raise RecipeError(f"start: {problem}") from None
-    _compare_splits(trained.recipe, recipe)
+    if recipe.training.validation_fraction:
+        _compare_splits(trained, recipe, images)
     return model
 
 
-def _compare_splits(earlier: Mapping[str, object] | None, recipe: Recipe) -> None:
-    training = (earlier or {}).get("training")
-    before = (earlier or {}).get("seed"), training.get("validation_fraction") if isinstance(training, Mapping) else None
+def _compare_splits(trained: Model, recipe: Recipe, images: LabeledImages) -> None:
+    """Warn where the model to start from is known to have learned from other images, perhaps those held out now."""
+    earlier: Mapping[str, Any] = trained.recipe or {}
+    training = earlier.get("training")
+    before = earlier.get("seed"), training.get("validation_fraction") if isinstance(training, Mapping) else None
     now = recipe.seed, recipe.training.validation_fraction
-    if now[1] and before != now:
+    if before == now and trained.data_sha256 not in (None, images.fingerprint()):
+        warnings.warn(
+            "the model to start from was trained on other data, or a part chosen by other options, so it may have "
+            "learned from images that are held out here; train both on the same",
+            TrainingWarning,
+            stacklevel=4,
+        )
+    if before != now:
         warnings.warn(
             f"the model to start from was trained with seed {shorten(before[0])} and validation_fraction "
             f"{shorten(before[1])}, not {now[0]} and {now[1]}, so it may have learned from images that are held out "

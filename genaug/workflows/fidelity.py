@@ -140,7 +140,8 @@ def print_fidelity(result: FidelityResult) -> None:
     if result.accuracy_score is not None:
         lines.append(
             f"accuracy score: share of the held-out images that a classifier trained on "
-            f"{result.accuracy_score['training_samples']} samples knows (real: on as many training images), in percent."
+            f"{result.accuracy_score['training_samples']} samples knows (real: on "
+            f"{result.accuracy_score['training_images']} training images), in percent."
         )
     if result.model_scores:
         figures = ", ".join(f"{name} {value}" for name, value in result.model_scores.items())

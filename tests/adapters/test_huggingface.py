@@ -413,6 +413,14 @@ class TestFilesAndFingerprints:
         renamed = mix(real, sources[0], synthetic_column="other")
         assert len({one._fingerprint for one in (mixed[0], marked, renamed)}) == 3
 
+    def test_other_columns_have_another_fingerprint(self, bank: SampleBank) -> None:
+        kinds = {"other": datasets.Image(), "second": datasets.ClassLabel(names=list(NAMES))}
+        real = table().map(lambda row: {"other": row["image"], "second": row["label"]})
+        real = real.cast(datasets.Features({**table().features, **kinds}))
+        for image, label in (("image", "label"), ("other", "label"), ("image", "second")):
+            row = mix(real, bank, target="max", image_column=image, label_column=label)[-1]
+            assert {name for name in row if row[name] is not None} == {image, label}
+
     def test_save_and_load(self, bank: SampleBank, tmp_path: Path) -> None:
         mixed = mix(table(), bank, synthetic_column="synthetic")
         mixed.save_to_disk(str(tmp_path / "saved"))

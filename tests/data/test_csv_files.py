@@ -138,9 +138,11 @@ def test_a_column_of_parts(tmp_path: Path) -> None:
 def test_a_column_called_split_that_tells_something_else(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     Image.fromarray(LEVELS[0]).save(tmp_path / "1.png")
-    path.write_text("path,label,split\n1.png,a,train\n1.png,b,fold 2\n")
+    path.write_text("path,label,split\n1.png,a,fold 1\n1.png,b,fold 2\n")
     assert len(load_data(path)) == 2
     refused(path, "has no parts, so split 'test' cannot be chosen", split="test")
+    path.write_text("path,label,split\n1.png,a,train\n1.png,b,fold 2\n")
+    refused(path, "line 3 of .*x.csv: the column 'split' must tell a part, .* got 'fold 2'")
 
 
 def test_a_path_with_a_null_character_can_be_left_out(tmp_path: Path) -> None:

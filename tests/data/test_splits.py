@@ -154,3 +154,10 @@ def test_longer_tails_are_subsets_of_shorter_ones() -> None:
 def test_longtail_passes_over_classes_without_images() -> None:
     labels = torch.tensor([0] * 8 + [2] * 8)
     assert labels[longtail_indices(labels, imbalance_factor=4, seed=0)].bincount().tolist() == [8, 0, 2]
+
+
+def test_a_long_tail_counts_classes_that_have_no_images_here() -> None:
+    labels = torch.tensor([0] * 100 + [1] * 100)
+    kept = labels[longtail_indices(labels, imbalance_factor=100, seed=0, num_classes=3)]
+    assert kept.bincount().tolist() == longtail_counts(100, 3, imbalance_factor=100)[:2] == [100, 10]
+    assert labels[longtail_indices(labels, imbalance_factor=100, seed=0)].bincount().tolist() == [100, 1]

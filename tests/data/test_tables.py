@@ -318,6 +318,26 @@ def test_a_column_of_parts(tmp_path: Path) -> None:
         assert load_data(source, split="all").targets == [0, 1, 1, 0]
 
 
+def test_a_column_of_parts_of_tables_that_have_a_name(tmp_path: Path) -> None:
+    made = table(["a", "b", "b", "a"]).add_column("split", ["train", "test", "Train", "test"])
+    (tmp_path / "folder").mkdir()
+    made.to_parquet(str(tmp_path / "folder" / "train-00000-of-00001.parquet"))
+    parts = datasets.ClassLabel(names=["test", "train"])
+    labeled = table(["a", "b", "b", "a"]).add_column("split", [1, 0, 1, 0]).cast_column("split", parts)
+    loaded = datasets.load_dataset("parquet", data_files=str(tmp_path / "folder" / "*.parquet"))
+    for source in ({"train": made}, made, labeled, {"train": labeled}, tmp_path / "folder", dict(loaded)):
+        assert np.array_equal(load_data(source).images[:, 0].numpy(), LEVELS[[0, 2]])
+        assert np.array_equal(load_data(source, split="test").images[:, 0].numpy(), LEVELS[[1, 3]])
+
+
+@pytest.mark.parametrize("odd", ["", "unused", None])
+def test_a_column_of_parts_that_some_rows_lack(tmp_path: Path, odd: str | None) -> None:
+    made = table(["a", "b", "b", "a"]).add_column("split", ["train", "test", odd, "train"])
+    made.to_parquet(str(tmp_path / "x.parquet"))
+    for source in (made, tmp_path / "x.parquet"):
+        refused(source, "row 2 of .*: the column 'split' must tell a part, such as train or test, as other rows do")
+
+
 @pytest.mark.parametrize("kind", [pyarrow.uint8(), pyarrow.int64()])
 @pytest.mark.parametrize("colors", [False, True])
 def test_columns_of_arrays(tmp_path: Path, kind: Any, colors: bool) -> None:

@@ -171,6 +171,7 @@ def test_a_rival_that_is_not_there_says_what_to_install(monkeypatch):
     [
         ({"a": object()}, {}, "restore: object cannot do this"),
         ({"a": lambda image, level: image[:, 1:]}, {}, r"one, a: a restored image must have its shape \(1, 80, 110\)"),
+        ({"a": lambda image, level: image * float("nan")}, {}, "one: denoiser 'a' must give finite values, got NaN"),
         ({}, {"noise_levels": [1.5]}, "noise_levels must be from 0 to 1, got 1.5"),
         ({}, {"noise_levels": [0.1, 0]}, r"noise_levels must be above 0, .*, got \[0.1, 0\]"),
         ({}, {"noise_levels": []}, "noise_levels or degradations must name at least one degradation, got none"),

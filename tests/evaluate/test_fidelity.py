@@ -324,7 +324,11 @@ def test_it_learns_from_as_many_samples_of_each_class_as_there_are_training_imag
     source = SimpleNamespace(spec=train.spec, sample=sample)
     found = measure_fidelity(source, train=train, test=test_part, samples=10, classifier_steps=30, device="cpu")
     assert torch.equal(torch.cat(asked[1:]), train.labels)
-    assert found.accuracy_score == {**found.held_out_scores, "training_samples": len(train)}
+    assert found.accuracy_score == {
+        **found.held_out_scores,
+        "training_samples": len(train),
+        "training_images": len(train),
+    }
     assert found.held_out_scores["accuracy"] > 0.3
 
 

@@ -19,11 +19,12 @@ import genaug
 from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, stratified_split
 from genaug.evaluate import ClassCopies, CopyAudit, CopyFigures, CopyPair, audit_copies, drawing, nearest
+from genaug.evaluate.memorization import _excess_of_all
 from genaug.evaluate.plots import plot_closest_pairs
 from genaug.features import ClassifierFeatures, fit_features
 from genaug.filters import NotACopy, copies
 from genaug.metrics import data_copying_test, neighbors
-from genaug.metrics.proportions import score_interval
+from genaug.metrics.proportions import excess_interval, score_interval
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +270,17 @@ def test_held_out_classes_with_few_images_or_none(parts, options):
     assert expected.held_out == len(rows)
     assert found.classes[1].verdict() == "open"
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_the_same_held_out_images_count_once():
+    """Nine of ten classes without held-out images are compared with the same 40: their chance is one, not nine."""
+    found, expected, shares = [(0, 10)] * 10, [(1, 40)] * 10, [0.1] * 10
+    own = [True] + [False] * 9
+    pooled = excess_interval([(0, 10), (0, 90)], [(1, 40)] * 2, weights=[0.1, 0.9])
+    assert _excess_of_all(found, expected, shares, own) == pytest.approx(pooled)
+    one, each = (_excess_of_all(found, expected, shares, there) for there in (own, [True] * 10))
+    assert one[2] - one[1] > 1.1 * (each[2] - each[1])
+    assert each == pytest.approx(excess_interval(found, expected, weights=shares))
 
 
 def test_repeated_training_images_do_not_hide_copies(parts, options):

@@ -76,6 +76,14 @@ def test_line_ends_of_the_rest_stay():
     assert changed.endswith("## Second\r\n\r\n2\r\n")
 
 
+def test_scores_that_a_step_was_chosen_by_are_told(gray):
+    gray.scores = {"held_out_images": 60, "mse": 0.1}
+    assert "too good for new images" not in make_card(gray)
+    gray.scores = {"best_step": 40, "intra_class_distance": 0.1, "held_out_images": 60}
+    assert "scored best on these held-out images" in make_card(gray)
+    gray.scores = {}
+
+
 def test_a_card_that_was_made_can_be_extended(gray):
     card = make_card(gray)
     extended = replace_section(card, "Memorization", "None.")

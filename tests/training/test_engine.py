@@ -22,8 +22,8 @@ import genaug
 from genaug.data import LabeledImages, load_data
 from genaug.errors import CheckpointError, DataError, DataWarning, GenaugError, RecipeError, TrainingError
 from genaug.models import FAMILIES, VAE
-from genaug.training import Interrupted, load_recipe, train
-from genaug.training.state import list_states
+from genaug.training import Interrupted, engine, load_recipe, train
+from genaug.training.state import list_states, save_state
 
 TINY = {
     "family": "vae",
@@ -413,6 +413,34 @@ def test_signal_finishes_the_step_and_saves(digits, finished, tmp_path, number):
     assert signal.getsignal(number) is before
     train(recipe(), data=digits, output=output, progress=False, resume=True)
     assert_same_weights(finished.output, output)
+
+
+def test_a_signal_in_the_last_save_is_not_lost(digits, finished, tmp_path, monkeypatch):
+    sent: list[int] = []
+
+    def save(states, state, **options):
+        if state.step == 12 and not sent:
+            sent.append(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        return save_state(states, state, **options)
+
+    monkeypatch.setattr(engine, "save_state", save)
+    with pytest.raises(Interrupted, match="stopped after step 12; state saved in .*; .* with --resume") as caught:
+        train(recipe(), data=digits, output=tmp_path / "run", progress=False)
+    assert caught.value.signal_number == signal.SIGTERM
+    monkeypatch.undo()
+    train(recipe(), data=digits, output=tmp_path / "run", progress=False, resume=True)
+    assert_same_weights(finished.output, tmp_path / "run")
+
+
+def test_more_than_fits_in_memory(digits, tmp_path, monkeypatch):
+    def training_loss(self, images, labels, draws):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(VAE, "training_loss", training_loss)
+    message = "step 1: does not fit in the memory .*no state was saved yet; try a smaller training.batch_size"
+    with pytest.raises(TrainingError, match=message):
+        train(recipe(), data=digits, output=tmp_path / "run", progress=False)
 
 
 def test_second_signal_stops_at_once(digits, tmp_path):

@@ -34,7 +34,8 @@ def test_a_later_first_step_moves_the_warmup_alone():
 
 
 def test_run_shorter_than_its_warmup():
-    assert [cosine_with_warmup(step, steps=2, warmup_steps=100) for step in range(2)] == [0.01, 0.02]
+    assert [cosine_with_warmup(step, steps=4, warmup_steps=100) for step in range(4)] == [0.5, 1.0, 1.0, 0.5]
+    assert cosine_with_warmup(0, steps=1, warmup_steps=100) == 1.0
 
 
 @pytest.mark.global_rng  # a new layer draws its weights from torch's global generator

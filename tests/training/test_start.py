@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import genaug
@@ -168,6 +169,32 @@ def test_images_held_out_that_the_start_may_have_seen_are_named(digits, vae, tmp
     vae.model.recipe = recorded
     with pytest.warns(TrainingWarning, match="was trained with seed None and validation_fraction None, not 0 and 0.2"):
         run(recipe(), digits, tmp_path / "again", start=tmp_path / "other")
+
+
+def test_a_start_that_learned_from_a_part_chosen_otherwise_is_named(digits, tmp_path) -> None:
+    training = {"steps": 1, "batch_size": 16, "validation_fraction": 0.1}
+    recipe = {"family": "vae", "model": {"width": 8}, "training": training}
+    train(recipe, data=digits, output=tmp_path / "vae", progress=False)
+    options = {"start": tmp_path / "vae" / "model", "progress": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrainingWarning)
+        train(recipe, data=digits, output=tmp_path / "same", **options)
+    with pytest.warns(TrainingWarning, match="was trained on other data, or a part chosen by other options"):
+        train(recipe, data=digits.subset(range(200)), output=tmp_path / "other", **options)
+    text = (tmp_path / "same" / "recipe.yaml").read_text()
+    assert "start: null" in text  # a path means nothing elsewhere
+
+
+def test_a_run_tells_the_start_that_was_given(digits, tmp_path) -> None:
+    training = {"steps": 1, "batch_size": 16, "start": "digits-vae"}
+    recipe = {"family": "vae", "training": training}
+    train(recipe, data=digits, output=tmp_path / "first", progress=False)
+    train(recipe, data=digits, start=tmp_path / "first" / "model", output=tmp_path / "second", progress=False)
+    starts = [
+        yaml.safe_load((tmp_path / name / "recipe.yaml").read_text())["training"]["start"]
+        for name in ("first", "second")
+    ]
+    assert starts == ["digits-vae", None]
 
 
 def test_a_checkpoint_tells_the_start_that_was_used(digits, vae, tmp_path) -> None:
