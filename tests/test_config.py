@@ -70,7 +70,10 @@ def test_builds_nested_dataclasses() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "c.colour: unknown field; allowed: family, format_version, model, recipe, scores, spec, "),
+        (
+            {"colour": 1},
+            "c.colour: unknown field; allowed: data_sha256, family, format_version, model, recipe, scores, spec, ",
+        ),
         ({"__pydantic_config__": {}}, "c.__pydantic_config__: unknown field"),
         ({"a\nb": 1}, "c.a b: unknown field"),
         ({"spec": {**SPEC, "depth": 1}}, "c.spec.depth: unknown field; allowed: channels, class_names, height, width"),

@@ -187,7 +187,8 @@ def test_a_start_that_learned_from_a_part_chosen_otherwise_is_named(digits, tmp_
 
 def test_a_run_tells_the_start_that_was_given(digits, tmp_path) -> None:
     training = {"steps": 1, "batch_size": 16, "start": "digits-vae"}
-    recipe = {"family": "vae", "training": training}
+    model = {"latent_dim": 16, "map_channels": 1, "width": 16}  # as digits-vae has
+    recipe = {"family": "vae", "model": model, "training": training}
     train(recipe, data=digits, output=tmp_path / "first", progress=False)
     train(recipe, data=digits, start=tmp_path / "first" / "model", output=tmp_path / "second", progress=False)
     starts = [
