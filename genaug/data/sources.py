@@ -48,6 +48,8 @@ def load_data(
     - a map-style data set, as `from_dataset` takes it, or a dict of Hugging Face data sets by part;
     - `LabeledImages`, whose `split` does not count.
 
+    A column "split" of a CSV file or table tells the part of each row, where it holds names of parts.
+
     Of data with parts all parts together give the classes, so that indices mean the same in each. Text labels become
     sorted class names; whole numbers (3 or 3.0) without names are class indices "0", "1", ... Images are gray as long
     as all of them are, else RGB; transparent pixels are laid on white, EXIF orientation is applied, 16-bit gray is
