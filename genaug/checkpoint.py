@@ -66,11 +66,14 @@ class CheckpointConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        if self.format_version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"format_version must be {FORMAT_VERSION}, got {self.format_version}; "
-                "it was written by another version of genaug"
-            )
+        _check_version(self.format_version, name="format_version")
+
+
+def _check_version(version: object, *, name: str) -> None:
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{name} must be {FORMAT_VERSION}, got {shorten(version)}; it was written by another version of genaug"
+        )
 
 
 @dataclass(frozen=True)
@@ -262,12 +265,8 @@ def read_checkpoint_config(directory: Path) -> CheckpointConfig:
         raise CheckpointError(f"{directory}: no such directory")
     path = directory / CONFIG
     values = read_json(path, error=CheckpointError)
-    version = values.get("format_version", FORMAT_VERSION) if isinstance(values, dict) else FORMAT_VERSION
-    if version != FORMAT_VERSION:  # whose fields may be others
-        raise CheckpointError(
-            f"{path}.format_version: must be {FORMAT_VERSION}, got {shorten(version)}; "
-            "it was written by another version of genaug"
-        )
+    if isinstance(values, dict) and "format_version" in values:  # first, since other versions may have other fields
+        _check_version(values["format_version"], name=f"{path}.format_version:")
     return parse_config(CheckpointConfig, values, where=str(path), error=CheckpointError)
 
 

@@ -108,6 +108,15 @@ class DataSpec:
             )
 
 
+def spread(total: int, count: int) -> Tensor:
+    """Return `count` of the indices 0 to `total` - 1, int64, evenly apart from the first to the last.
+
+    >>> spread(10, 4)
+    tensor([0, 3, 6, 9])
+    """
+    return torch.linspace(0, total - 1, count, dtype=torch.float64).long()  # float32 has gaps past 2**24
+
+
 def resolve_counts(counts: int | Mapping[str, int] | list[int] | tuple[int, ...], spec: DataSpec) -> list[int]:
     """Return a number of images for every class of `spec`, from one number for all, a list, or a dict by class name.
 

@@ -18,7 +18,7 @@ from genaug.data.reading import Listing, finish_reading, read_each
 from genaug.data.stacking import ImageStack, find_size
 from genaug.errors import DataError, DataWarning, shorten
 from genaug.seeding import draws_at_random
-from genaug.spec import IMAGE_KEYS, LABEL_KEYS, MAX_CLASSES, DataSpec
+from genaug.spec import IMAGE_KEYS, LABEL_KEYS, MAX_CLASSES, DataSpec, spread
 
 DAMAGE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -148,8 +148,7 @@ def _warn_of_randomness(dataset: Any, take: Callable[[Any], Any]) -> None:
         except UnreadableImage:
             return None
 
-    rows = torch.linspace(0, len(dataset) - 1, min(len(dataset), 8), dtype=torch.float64).long().tolist()
-    if draws_at_random(read, rows):
+    if draws_at_random(read, spread(len(dataset), min(len(dataset), 8)).tolist()):
         warnings.warn(
             "images of the data set change from reading to reading: its transform draws at random, and what it gave "
             "once is kept for all of training, and differs where that is resumed; pass the data set without it",

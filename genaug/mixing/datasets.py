@@ -14,21 +14,14 @@ from torch.utils.data import Dataset
 from genaug.bank import SampleBank
 from genaug.bank.drawing import Counts, check_source
 from genaug.errors import DataError, shorten
+from genaug.mixing.checking import check_hidden_names, check_items, check_made
 from genaug.mixing.choice import as_bank, check_fit, check_supply, choose_rows, choose_samples
 from genaug.mixing.kinds import ImageKind, add_source
 from genaug.mixing.probe import Pipeline, describe_pipeline, find_settings
-from genaug.mixing.real import (
-    Keys,
-    check_hidden_names,
-    check_items,
-    check_made,
-    describe_leaves,
-    describe_real,
-    fetch,
-)
+from genaug.mixing.real import Keys, describe_leaves, describe_real, fetch
 from genaug.mixing.targets import Target
 from genaug.seeding import check_seed, unchanged_random_state
-from genaug.spec import resolve_counts
+from genaug.spec import resolve_counts, spread
 
 
 class SyntheticDataset(Dataset[tuple[Any, int]]):
@@ -168,7 +161,7 @@ class MixedDataset(Dataset[Any]):
         )
         self.classes, self._wanted, self._bank = choice.classes, choice.wanted, choice.bank
         if transform is not None and self._bank is not None and len(self._bank):
-            rows = torch.linspace(0, len(self._bank) - 1, min(len(self._bank), 8), dtype=torch.float64).long()
+            rows = spread(len(self._bank), min(len(self._bank), 8))
             with unchanged_random_state():
                 check_made(known, list(map(transform, self._pipeline.image.make(self._bank.images(rows)))))
         self.synthetic_counts = choice.synthetic_counts

@@ -16,7 +16,8 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from genaug.bank.replacing import Classes, Plan, Replacement
 from genaug.devices import choose_device, side_stream
 from genaug.errors import DataError, DataWarning, GenaugError, shorten
-from genaug.mixing.real import check_hidden_names, find_class_names
+from genaug.mixing.checking import check_hidden_names
+from genaug.mixing.real import find_class_names
 from genaug.samples import Batch, LabelsGetter, choose_labels_getter, find_batch_labels
 from genaug.seeding import check_seed, make_generator
 from genaug.spec import DataSpec
@@ -183,8 +184,11 @@ class MixedLoader:
 
     def _locate(self, epoch: int, step: int) -> dict[str, Any] | None:
         """Return what `state_dict` gives while the loader is where it is now; None where it cannot tell."""
-        save = getattr(self.loader, "state_dict", None)
-        return None if save is None else {"loader": save(), "epoch": epoch, "step": step}
+        try:
+            state = self.loader.state_dict()
+        except AttributeError:  # no such method, or that of accelerate's loaders where the one inside has none
+            return None
+        return {"loader": state, "epoch": epoch, "step": step}
 
     def _mix(self, batches: Iterator[Any], epoch: int, first: int, stream: torch.cuda.Stream | None) -> Iterator[Any]:
         waiting: deque[_Waiting] = deque()

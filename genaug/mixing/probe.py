@@ -126,10 +126,8 @@ class Twin:
             for key in held:
                 object.__setattr__(self._copy, key, self._recorders[name])  # also where the class is frozen
 
-    def read(self, index: int, *, seed: int | None = None) -> Capture:
+    def read(self, index: int) -> Capture:
         """Return an item as it is without transforms, and the calls that these would have got.
-
-        With `seed` what the data set itself draws from global random states depends on that alone.
 
         Raises:
             DataError: the data set cannot go on with what its transform was given.
@@ -137,7 +135,7 @@ class Twin:
         for recorder in self._recorders.values():
             recorder.calls = []
         try:
-            with unchanged_random_state(seed):
+            with unchanged_random_state():
                 item = self._copy[index]
         except Exception as problem:
             if not any(recorder.calls for recorder in self._recorders.values()):

@@ -22,9 +22,9 @@ from genaug.models.configs import GANConfig
 from genaug.models.diffaugment import DRAWS, augment
 from genaug.models.gan_networks import DecoderGenerator, Discriminator, Generator
 from genaug.models.layers import lay_out_channels_last
-from genaug.models.running import draw, draw_uniform, inference, join, split_batches, spread
+from genaug.models.running import draw, draw_uniform, inference, join, split_batches
 from genaug.models.vae import VAE
-from genaug.spec import DataSpec
+from genaug.spec import DataSpec, spread
 
 BETAS = (0.0, 0.9)
 MOST_FOR_CONTRAST = 10_000  # images whose mean and deviation are taken

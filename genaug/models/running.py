@@ -74,15 +74,6 @@ def join(chunks: Iterable[Tensor]) -> Tensor:
     return torch.cat([chunk.contiguous() for chunk in chunks])
 
 
-def spread(total: int, count: int) -> Tensor:
-    """Return `count` of the indices 0 to `total` - 1, int64, evenly apart from the first to the last.
-
-    >>> spread(10, 4)
-    tensor([0, 3, 6, 9])
-    """
-    return torch.linspace(0, total - 1, count, dtype=torch.float64).long()  # float32 has gaps past 2**24
-
-
 def draw(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Return standard normal numbers drawn where `generator` lives (the CPU without one), moved to `device`."""
     source = _place_of(generator)

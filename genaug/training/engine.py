@@ -126,7 +126,7 @@ def train(
         start_sha256=begin.sha256 if begin else None,
     )
     processes.check_same(facts)
-    looks = Looks(state, recipe, images, kept, held_out, output, described)
+    looks = Looks(state, recipe, images, kept, held_out, output, described, facts.data_sha256)
     processes.from_main(looks.load_features)
     with contextlib.ExitStack() as stack:
         folder = own_folder(output, facts, resume=resume, overwrite=overwrite)

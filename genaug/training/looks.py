@@ -12,8 +12,8 @@ from genaug.data import LabeledImages
 from genaug.errors import TrainingWarning
 from genaug.features import FeatureExtractor, find_features
 from genaug.models import Model
-from genaug.models.running import spread
 from genaug.models.saved import read_card
+from genaug.spec import spread
 from genaug.training.logs import MetricsLog, save_pictures
 from genaug.training.recipe import Recipe
 from genaug.training.run_folder import MODEL
@@ -36,6 +36,7 @@ class Looks:
         held_out: rows (M,) that are not; may be none.
         output: folder of the run.
         described: the recipe as the model is to tell it.
+        data_sha256: hash of the data, likewise.
     """
 
     state: TrainingState
@@ -45,6 +46,7 @@ class Looks:
     held_out: Tensor
     output: Path
     described: dict[str, Any]
+    data_sha256: str | None = None
     watch: Watch | None = None
     features: FeatureExtractor | None = None
     seen: dict[int, Observation] = field(default_factory=dict)  # by step
@@ -115,7 +117,7 @@ class Looks:
                 warnings.warn(f"of the model that is kept (step {best.step}) {message}", TrainingWarning, stacklevel=2)
             if told_apart is not None and told_apart > WON:
                 warnings.warn(f"at the end {describe_won(told_apart)}", TrainingWarning, stacklevel=2)
-        model.recipe, model.data_sha256 = self.described, self.images.fingerprint()
+        model.recipe, model.data_sha256 = self.described, self.data_sha256
         model.scores = scores | self._measure(model)
         self._save_pictures(model, "final")
         target = self.output / MODEL

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from timm.data import create_dataset
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 from torchvision import tv_tensors
@@ -1197,7 +1198,6 @@ def test_classes_told_by_their_numbers_are_matched_by_name(reader: bool, wrapped
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of timm
 def test_timms_own_data_set_is_matched_by_name(tmp_path: Path) -> None:
-    create_dataset = pytest.importorskip("timm.data").create_dataset
     for number, name in enumerate(("c1", "c2", "c10")):  # the order of timm; torchvision has c1, c10, c2
         (tmp_path / name).mkdir()
         for index in range(4 if number == 0 else 2):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from scipy.stats import binom
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
@@ -516,6 +517,17 @@ def test_a_stateful_loader_goes_on_after_the_last_batch(ahead: int, cut: int, ba
     between = make()
     between.load_state_dict(before.state_dict() if cut == 0 else after.state_dict())
     assert between.state_dict() == (state if cut == 0 else {"loader": {"epoch": 3, "read": 0}, "epoch": 3, "step": 0})
+
+
+@pytest.mark.global_rng  # which accelerate's loaders set
+def test_loaders_that_accelerate_prepared(bank: SampleBank) -> None:
+    """They have a method `state_dict`, which fails where the loader inside has none."""
+    loader = Accelerator(cpu=True).prepare(DataLoader(TensorDataset(pixels(48), classes_of(48)), batch_size=8))
+    with pytest.raises(AttributeError):
+        loader.state_dict()
+    mixed = list(MixedLoader(loader, bank, fraction=0.5))
+    assert len(mixed) == 6
+    assert 12 <= sum(int(replaced(images).sum()) for images, _ in mixed) <= 36
 
 
 def test_other_loaders_have_no_state(bank: SampleBank) -> None:
