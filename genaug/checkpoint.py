@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from genaug.config import MAX_CONFIG_BYTES, parse_config, read_json, unique_keys
-from genaug.errors import CheckpointError, GenaugError, shorten
+from genaug.errors import CheckpointError, check_choice, shorten
 from genaug.spec import DataSpec
 from genaug.storage import hash_file, new_directory
 
@@ -65,16 +65,6 @@ class CheckpointConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    def __post_init__(self) -> None:
-        _check_version(self.format_version, name="format_version")
-
-
-def _check_version(version: object, *, name: str) -> None:
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{name} must be {FORMAT_VERSION}, got {shorten(version)}; it was written by another version of genaug"
-        )
-
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -91,29 +81,15 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dty
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
-def round_layout(layout: Layout, dtype: WeightsDtype) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Return the layout of what `round_tensors` gives.
-
-    >>> round_layout({"a": (torch.float32, (2,)), "b": (torch.int64, ())}, "float16")
-    {'a': (torch.float16, (2,)), 'b': (torch.int64, ())}
-    """
-    return {name: (_rounded(found, dtype), shape) for name, (found, shape) in layout.items()}
-
-
 def round_tensors(tensors: Mapping[str, Tensor], dtype: WeightsDtype) -> dict[str, Tensor]:
     """Return `tensors` with those of float32 as `dtype`.
 
     Raises:
         GenaugError: another dtype.
     """
-    if dtype not in get_args(WeightsDtype):
-        raise GenaugError(f"weights_dtype must be one of {', '.join(get_args(WeightsDtype))}, got {shorten(dtype)}")
-    return {name: tensor.to(_rounded(tensor.dtype, dtype)) for name, tensor in tensors.items()}
-
-
-def _rounded(found: torch.dtype, dtype: WeightsDtype) -> torch.dtype:
+    check_choice(dtype, get_args(WeightsDtype), name="weights_dtype")
     rounded: torch.dtype = getattr(torch, dtype)
-    return rounded if found == torch.float32 else found
+    return {name: one.to(rounded) if one.dtype == torch.float32 else one for name, one in tensors.items()}
 
 
 def make_header(layout: Layout) -> tuple[bytes, dict[str, TensorInfo]]:
@@ -265,8 +241,12 @@ def read_checkpoint_config(directory: Path) -> CheckpointConfig:
         raise CheckpointError(f"{directory}: no such directory")
     path = directory / CONFIG
     values = read_json(path, error=CheckpointError)
-    if isinstance(values, dict) and "format_version" in values:  # first, since other versions may have other fields
-        _check_version(values["format_version"], name=f"{path}.format_version:")
+    version = values.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:  # first, since other versions may have other fields
+        raise CheckpointError(
+            f"{path}.format_version: must be {FORMAT_VERSION}, got {shorten(version)}; it was written by another "
+            "version of genaug"
+        )
     return parse_config(CheckpointConfig, values, where=str(path), error=CheckpointError)
 
 

@@ -1,7 +1,8 @@
 """Errors that a user of genaug can cause; each message names the argument, the rule, the value and the fix."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -49,6 +50,15 @@ class Interrupted(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put words for what is wrong before the message of a `DataError`."""
+    try:
+        yield
+    except DataError as problem:
+        raise DataError(f"{where}: {problem}") from None
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """Return the `repr` of `value` for an error message, cut to `limit` characters and kept on one line.
 
@@ -88,6 +98,35 @@ def check_number(value: object, *, name: str, low: float, high: float = math.inf
         rule = f"from {low:g} to {high:g}" if high < math.inf else f"a finite number of at least {low:g}"
         raise GenaugError(f"{name} must be {rule}, got {shorten(value)}")
     return number
+
+
+def check_count(
+    value: object, *, name: str, least: int = 1, advice: str = "", error: type[GenaugError] = GenaugError
+) -> int:
+    """Return an integer of at least `least` as an int; NumPy's are taken, truth values are not.
+
+    Raises:
+        GenaugError: anything else, as an `error` that calls it `name` and ends with `advice`.
+
+    >>> check_count(3, name="jobs")
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise error(f"{name} must be an integer of at least {least}, got {shorten(value)}{advice}")
+    return int(value)
+
+
+def check_choice(value: object, known: Iterable[object], *, name: str, error: type[GenaugError] = GenaugError) -> None:
+    """Check that a value is one of those that are known.
+
+    Raises:
+        GenaugError: another one, as an `error` that calls it `name`.
+
+    >>> check_choice("mse", ["mse", "mae"], name="loss")
+    """
+    listed = list(known)
+    if value not in listed:
+        raise error(f"{name} must be one of {', '.join(map(str, listed))}, got {shorten(value)}")
 
 
 def check_ranges(fields: object, limits: Mapping[str, tuple[float, float]], *, optional: Sequence[str] = ()) -> None:

@@ -50,7 +50,7 @@ def check_images(images: Tensor, *, name: str = "images", overshoot: bool = Fals
         )
 
 
-def check_noisy_range(images: Tensor, *, name: str = "images") -> None:
+def check_noisy_range(images: Tensor) -> None:
     """Check that floats (N, C, H, W) can be images in [0, 1] with noise; those of other dtypes pass.
 
     Noise may lead each pixel far out of that range, but not the mean over 8x8 pixels, of which it must leave [0, 1] by
@@ -70,14 +70,14 @@ def check_noisy_range(images: Tensor, *, name: str = "images") -> None:
     if low >= 0 and high <= 1:
         return
     if not math.isfinite(low) or not math.isfinite(high):  # NaN is both the least and the largest
-        raise DataError(f"{name} must be finite, got NaN or infinite values; repair them first")
+        raise DataError("images must be finite, got NaN or infinite values; repair them first")
     sides = [min(8, side) for side in images.shape[-2:]]
     means = avg_pool2d(images.detach().float(), sides)
     slack = 4 / math.sqrt(math.prod(sides))
     low, high = (float(value) for value in means.aminmax())
     if low < -slack or high > 1 + slack:
         raise DataError(
-            f"{name} must be within [0, 1] but for noise, got means over {sides[0]}x{sides[1]} pixels from {low:g} to "
+            f"images must be within [0, 1] but for noise, got means over {sides[0]}x{sides[1]} pixels from {low:g} to "
             f"{high:g}; scale them to [0, 1] (and normalize later), or pass uint8"
         )
 

@@ -26,10 +26,12 @@ def choose_labels_getter(labels_getter: LabelsGetter, *, default: Callable[[Any]
     """Return the function of a sample that gives its labels, or None where it has none.
 
     Raises:
-        GenaugError: anything but "default", a function or None.
+        GenaugError: anything but "default", a function or None; None where `default` is for batches.
     """
     if labels_getter == "default":
         return default
+    if labels_getter is None and default is find_batch_labels:
+        raise GenaugError('labels_getter must be "default" or a function: a batch without labels cannot be used')
     if labels_getter is None:
         return _find_nothing
     if not callable(labels_getter):

@@ -302,7 +302,7 @@ def test_data_that_the_features_do_not_fit(features, train_part) -> None:
     for make in (PrototypeBand, NotACopy):
         with pytest.raises(DataError, match="features must be of the images in data"):
             make(features, other)
-        with pytest.raises(DataError, match="data must hold at least one image"):
+        with pytest.raises(DataError, match="data must hold at least two images"):
             make(features, train_part.subset([]))
     with pytest.raises(DataError, match="two images of one class, got at most 1"):
         PrototypeBand(features, one)

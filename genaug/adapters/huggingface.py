@@ -13,7 +13,7 @@ from genaug.bank import SampleBank
 from genaug.bank.drawing import check_source
 from genaug.errors import DataError, shorten
 from genaug.mixing.choice import check_fit, choose_rows, choose_samples, match_classes
-from genaug.mixing.kinds import PIL_CHANNELS, ImageKind
+from genaug.mixing.kinds import PIL_CHANNELS
 from genaug.mixing.targets import Target
 from genaug.seeding import check_seed, derive_seed, make_generator, unchanged_random_state
 
@@ -153,14 +153,14 @@ def to_dataset(bank: SampleBank) -> Any:
     if not isinstance(bank, SampleBank):
         raise DataError(f"bank must be a SampleBank, got {type(bank).__name__}; make one with SampleBank.generate")
     modes = {channels: mode for mode, channels in PIL_CHANNELS.items()}
-    _, channels, height, width = bank.provenance.shape
+    channels = bank.spec.channels
     if channels not in modes:
         raise DataError(f"bank must have images of 1, 3 or 4 channels, which PNG files hold, got {bank.spec.size}")
     names = datasets.ClassLabel(names=list(bank.spec.class_names))
     features = datasets.Features({"image": datasets.Image(mode=modes[channels]), "label": names})
     columns = Columns(features, "image", "label", bank.spec.class_names)
-    kind = ImageKind("pil", channels, height, width)
-    return write_samples(bank, torch.arange(len(bank)), bank.labels.tolist(), columns=columns, kind=kind, marks={})
+    rows = torch.arange(len(bank))
+    return write_samples(bank, rows, bank.labels.tolist(), columns=columns, channels=channels, marks={})
 
 
 def _mix_table(
@@ -187,7 +187,7 @@ def _mix_table(
     if choice.bank is not None and any(choice.synthetic_counts):
         rows = choose_rows(choice.bank, choice.wanted, seed=seed, keys=("mixing", 0))
         labels = np.repeat(np.arange(len(choice.classes)), choice.synthetic_counts).tolist()
-        synthetic = write_samples(choice.bank, rows, labels, columns=columns, kind=kind, marks=marks)
+        synthetic = write_samples(choice.bank, rows, labels, columns=columns, channels=kind.channels, marks=marks)
         mixed = datasets.concatenate_datasets([mixed, synthetic], split=dataset.split)
     # Concatenation has dropped the format.
     shown = [*view["columns"], *marks]
@@ -215,7 +215,7 @@ def _mix_stream(
     columns, marks = _add_mark(columns, synthetic_column)
     rows = torch.randperm(len(bank), generator=make_generator(seed, "mixing", "stream"))
     labels = [matching.index(label) for label in bank.labels[rows].tolist()]
-    table = write_samples(bank, rows, labels, columns=columns, kind=kind, marks=marks)
+    table = write_samples(bank, rows, labels, columns=columns, channels=kind.channels, marks=marks)
     # Both go through `map`, since `interleave_datasets` takes the second to be decoded if the first is.
     real = plain.map(_fill, fn_kwargs={"values": dict.fromkeys(marks, False)}, features=columns.features)
     shards = min(len(bank), max(dataset.num_shards, STREAM_SHARDS))

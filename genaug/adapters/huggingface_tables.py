@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import datasets
-import torch
 from torch import Tensor
 
 from genaug import __version__
@@ -74,7 +73,7 @@ def describe_first(value: Any, columns: Columns) -> ImageKind:
 
 
 def write_samples(
-    bank: SampleBank, rows: Tensor, labels: Sequence[int], *, columns: Columns, kind: ImageKind, marks: dict[str, Any]
+    bank: SampleBank, rows: Tensor, labels: Sequence[int], *, columns: Columns, channels: int, marks: dict[str, Any]
 ) -> datasets.Dataset:
     """Return samples of a bank as a table in the cache of `datasets`, where it is found again when asked for again.
 
@@ -83,24 +82,23 @@ def write_samples(
         rows: which of its samples, int64 (n,).
         labels: class index of each.
         columns: those of the table; besides the image, the label and `marks` they are empty (null).
-        kind: what the images become, of which only the channels count: gray ones may become RGB.
+        channels: that the images get: gray ones may become RGB.
         marks: a value for all rows, by column.
 
     Raises:
         datasets.exceptions.DatasetGenerationError: the cache is full or cannot be written.
     """
-    like = ImageKind("tensor", kind.channels, kind.height, kind.width, torch.uint8)
     blank = {**dict.fromkeys(columns.features), **marks}
 
     def read() -> Iterator[dict[str, Any]]:
         for start in range(0, len(rows), CHUNK):
-            images = like.make(bank.images(rows[start : start + CHUNK]))
+            images = bank.images(rows[start : start + CHUNK]).expand(-1, channels, -1, -1)
             for image, label in zip(images, labels[start : start + CHUNK], strict=True):
                 file = {"bytes": encode_png(image.numpy()), "path": None}
                 yield {**blank, columns.image: file, columns.label: label}
 
     fingerprint = _hash_samples(
-        bank, rows, labels, [columns.features.to_dict(), columns.image, columns.label, kind.channels, marks]
+        bank, rows, labels, [columns.features.to_dict(), columns.image, columns.label, channels, marks]
     )
     return datasets.Dataset.from_generator(read, features=columns.features, fingerprint=fingerprint)
 

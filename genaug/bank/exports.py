@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from genaug.bank.files import IMAGES, PROVENANCE, BankWriter, Pixels, Provenance
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, check_choice, shorten
 from genaug.spec import DataSpec
 from genaug.storage import check_vacant, explain_write_errors, new_directory, write_json
 
@@ -24,27 +24,13 @@ FILES = {"parquet": "samples.parquet"}  # formats of one file, and its name unti
 AUDIT = "memorization.json"  # in a folder of samples, or NAME.memorization.json beside a file
 
 
-def export_bank(path: Path, *, pixels: Pixels, provenance: Provenance, format: str, overwrite: bool) -> None:
-    """Write images `pixels` (N, C, H, W) sorted by class to `path` in a `format` of `EXPORTS`; see `SampleBank.export`.
-
-    Raises:
-        DataError: an unknown format, images or class names that it cannot hold.
-        GenaugError: `path` exists and `overwrite` is not set, or the disk is full or not writable.
-    """
-    check_format(format, provenance.spec, provenance.counts)
-    check_target(path, format=format, overwrite=overwrite)
-    with replacement(path, format=format) as directory:
-        EXPORTS[format](directory, pixels, provenance)
-
-
 def check_format(format: str, spec: DataSpec, counts: Sequence[int]) -> None:
     """Check that a `format` of `EXPORTS` can hold images of `spec`, of the classes that `counts` ask for.
 
     Raises:
         DataError: an unknown format, channels that PNG has not, class names that are unsafe as folders.
     """
-    if format not in EXPORTS:
-        raise DataError(f"format must be one of {', '.join(EXPORTS)}, got {shorten(format)}")
+    check_choice(format, EXPORTS, name="format", error=DataError)
     if format != "bank" and spec.channels not in PNG_CHANNELS:
         raise DataError(
             f"format {format!r} stores PNG files of 1, 3 or 4 channels, got {spec.channels}; use format 'bank'"

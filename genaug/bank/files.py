@@ -97,10 +97,7 @@ class Provenance:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape (N, C, H, W) of all images together."""
-        height, width = self.spec.height, self.spec.width
-        if height is None or width is None:
-            raise DataError(f"spec must give the height and width of the images, got {self.spec.size}")
-        return sum(self.counts), self.spec.channels, height, width
+        return sum(self.counts), self.spec.channels, int(self.spec.height or 0), int(self.spec.width or 0)
 
     @property
     def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

@@ -121,7 +121,7 @@ class Replacement:
 
     def _make(self, samples: Tensor, images: Tensor) -> Tensor:
         if samples.shape[1] == 1 and images.shape[1] == 3:
-            samples = samples.expand(-1, 3, -1, -1)
+            samples = samples.expand(-1, 3, -1, -1).contiguous()  # which can be changed in place
         if self.transform is not None:
             made = self.transform(to_uint8(samples).to(images.device))
             wanted = (len(samples), *images.shape[1:])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genaug.bank.drawing import Counts, draw_bank, write_bank
-from genaug.bank.exports import export_bank
+from genaug.bank.exports import EXPORTS, check_format, check_target, replacement
 from genaug.bank.files import PROVENANCE, Pixels, Provenance, read_bank
 from genaug.bank.selection import MAX_DRAWS, Filter, Selection, Short, warn_of_short
 from genaug.errors import DataError, shorten
@@ -237,7 +237,10 @@ class SampleBank:
         ['000000.png', '000001.png']
         """
         target = expand(path, error=DataError)
-        export_bank(target, pixels=self._pixels, provenance=self.provenance, format=format, overwrite=overwrite)
+        check_format(format, self.spec, self.counts)
+        check_target(target, format=format, overwrite=overwrite)
+        with replacement(target, format=format) as directory:
+            EXPORTS[format](directory, self._pixels, self.provenance)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:

@@ -6,7 +6,7 @@ import torch
 
 from genaug.data.labeled import LabeledImages
 from genaug.data.splits import stratified_split
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, check_choice
 from genaug.spec import DataSpec
 
 SPLITS = ("train", "test", "all")
@@ -16,8 +16,7 @@ DIGITS_SEED = 0  # shipped models were trained on this split: another one would 
 def _load_digits(split: str) -> LabeledImages:
     from sklearn.datasets import load_digits
 
-    if split not in SPLITS:
-        raise DataError(f"split must be one of {', '.join(SPLITS)}, got {shorten(split)}")
+    check_choice(split, SPLITS, name="split", error=DataError)
     arrays = load_digits()
     levels = torch.from_numpy(arrays.images)  # (1797, 8, 8), whole numbers from 0 to 16
     images = levels.mul(255 / 16).round().to(torch.uint8)[:, None]

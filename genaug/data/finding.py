@@ -13,7 +13,7 @@ from genaug.data.folders import holds_class_folders, list_folder
 from genaug.data.labeled import LabeledImages
 from genaug.data.labels import Columns
 from genaug.data.parquet_files import find_parquet, list_parquet
-from genaug.data.parts import list_names, refuse_parts
+from genaug.data.parts import list_names, refuse_parts, say_what_is_in
 from genaug.data.reading import Listing
 from genaug.data.tables import find_row_parts, is_saved_table, list_hub, list_saved, list_tables
 from genaug.data.vision import is_vision_name, open_vision, suggest_vision
@@ -101,10 +101,7 @@ def _not_found(data: "str | os.PathLike[str]", path: Path, *, exists: bool) -> D
             f"data must be a folder or a known name, got {shorten(data)}; {known}, and no such folder exists"
             f"{suggest_vision(data)}"
         )
-    try:
-        there = f"{path.parent} holds {list_names(sorted(os.listdir(path.parent)))}"
-    except OSError:
-        there = f"nor is there a folder {path.parent}"
+    there = say_what_is_in(path.parent)
     return DataError(f"{path}: no such folder or file; {there}; data must be {KINDS}; {known}")
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from genaug.data.labels import Columns, share_class_names
 from genaug.data.mapstyle import pick_label
-from genaug.data.parts import find_part, group_files, list_names
+from genaug.data.parts import find_part, group_files, say_what_is_in
 from genaug.data.reading import Listing
-from genaug.data.tables import explain, list_tables, naming, quiet
-from genaug.errors import DataError
+from genaug.data.tables import explain, list_tables, quiet
+from genaug.errors import DataError, naming
 
 
 def find_parquet(path: Path, *, is_folder: bool, exists: bool) -> dict[str, list[str]]:
@@ -47,9 +47,7 @@ def _part_folders(folder: Path) -> list[str]:
 
 def _what_is_near(pattern: Path) -> str:
     folder = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
-    if not folder.is_dir():
-        return f"nor is there a folder {folder}"
-    return f"{folder} holds {list_names(sorted(os.listdir(folder)))}"
+    return say_what_is_in(folder)
 
 
 def list_parquet(files: Mapping[str, list[str]], where: str, *, split: str | None, columns: Columns) -> Listing:

@@ -1,5 +1,6 @@
 """Parts of a data set, such as train and test: which are meant, and what is said when one is missing."""
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -143,6 +144,14 @@ def warn_of_empty_classes(labels: Tensor, class_names: Sequence[str], where: str
             f"{list_names(empty)}",
             stacklevel=2,
         )
+
+
+def say_what_is_in(folder: "str | os.PathLike[str]") -> str:
+    """Return words for a message: what is in a folder, or that there is none, or none that can be read."""
+    try:
+        return f"{folder} holds {list_names(sorted(os.listdir(folder)))}"
+    except OSError:
+        return f"nor is there a folder {folder}"
 
 
 def list_names(names: Iterable[object], limit: int = 10) -> str:

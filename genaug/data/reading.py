@@ -15,7 +15,7 @@ from genaug.data.labeled import LabeledImages
 from genaug.data.patches import Size, check_unchanged, in_words, place_patches
 from genaug.data.splits import limit_indices, longtail_indices
 from genaug.data.stacking import ImageStack, check_size, find_size
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, check_count, shorten
 from genaug.spec import DataSpec
 
 SHOWN = 10  # skipped images in a warning
@@ -54,8 +54,8 @@ class ReadOptions:
             )
         check_memory_limit(self.memory_limit)
         limit, factor = self.limit_per_class, self.longtail
-        if limit is not None and (type(limit) is not int or limit < 1):
-            raise DataError(f"limit_per_class must be an integer of at least 1, got {shorten(limit)}; pass such as 100")
+        if limit is not None:
+            check_count(limit, name="limit_per_class", advice="; pass such as 100", error=DataError)
         if factor is not None and (type(factor) not in (int, float) or not math.isfinite(factor) or factor < 1):
             raise DataError(
                 "longtail (images of the first class over those of the last) must be a finite number of at least 1, "
@@ -94,6 +94,9 @@ class Listing:
         skipped: what was left out already, since it cannot be read: name and reason of each image.
         key: what an image shares with its partner in another source (`genaug.data.pairs`): by default its place.
         origins: int64 (N,), a number of the image that each is a patch of, where they are patches.
+
+    Raises:
+        DataError: no images at all.
     """
 
     labels: Tensor
@@ -104,6 +107,10 @@ class Listing:
     skipped: tuple[str, ...] = ()
     key: Callable[[int], str | int] = int
     origins: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.labels) and not self.skipped:
+            raise DataError("data must hold at least one image, got none")
 
 
 def read_listing(listing: Listing, options: ReadOptions) -> LabeledImages:

@@ -13,7 +13,7 @@ from genaug.data.labels import NO_CLASSES, Classes, Columns, without_classes
 from genaug.data.mapstyle import from_dataset, list_dataset
 from genaug.data.pairs import pair_images
 from genaug.data.reading import Listing, ReadOptions, WholeImages, read_listing
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, check_count, naming
 
 
 def load_data(
@@ -115,11 +115,9 @@ def load_data(
     if pairs is not None:
         first = _list_source(source, columns, skip_bad=skip_bad)
         unlabeled = Columns(image_column, classes="none")
-        try:
+        with naming("pairs"):
             others = find_source(pairs, split, unlabeled, root=root, download=download)
             second = _list_source(others, unlabeled, skip_bad=skip_bad)
-        except DataError as problem:
-            raise DataError(f"pairs: {problem}") from None
         return replace(read_listing(pair_images(first, second), options), paired=True)
     if isinstance(source, Listing):
         return read_listing(source, options)
@@ -155,8 +153,8 @@ def load_images(
     >>> len(photographs), [tuple(image.shape) for name, image in photographs]
     (2, [(3, 48, 100), (1, 64, 64)])
     """
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise DataError(f"limit must be an integer of at least 1, got {shorten(limit)}; pass such as 100")
+    if limit is not None:
+        check_count(limit, name="limit", advice="; pass such as 100", error=DataError)
     columns = Columns(image_column, classes="none")
     source = find_source(data, split, columns, root=root, download=download)
     source = _list_source(source, columns, skip_bad=skip_bad)
@@ -180,24 +178,16 @@ def _find_columns(image: str | None, label: str | None, *, optional: bool) -> Co
 
 def _load_images(images: LabeledImages, options: ReadOptions, classes: Classes) -> LabeledImages:
     """Return what `options` want of labeled images; the images given are not changed."""
-    if options.patches is not None:
+    resized = options.resize not in (None, tuple(images.images.shape[-2:]))
+    if resized or options.patches is not None or (options.grayscale and images.spec.channels != 1):
         return replace(read_listing(_list_images(images, classes), options), paired=images.paired)
-    limit = options.memory_limit
-    kept = (
-        images.subset(options.select(images.labels, num_classes=images.spec.num_classes), memory_limit=limit)
-        if options.selects
-        else images
-    )
-    same_size = options.resize is None or tuple(kept.images.shape[-2:]) == options.resize
-    if same_size and not (options.grayscale and kept.spec.channels != 1):
-        return kept
-    read = from_dataset(kept, resize=options.resize, grayscale=options.grayscale, memory_limit=limit)
-    return replace(read, origins=kept.origins, paired=kept.paired)
+    if not options.selects:
+        return images
+    kept = options.select(images.labels, num_classes=images.spec.num_classes)
+    return images.subset(kept, memory_limit=options.memory_limit)
 
 
 def _list_images(images: LabeledImages, classes: Classes) -> Listing:
-    if not len(images):
-        raise DataError("data must hold at least one image, got none")
     labels, names = without_classes(len(images)) if classes == "none" else (images.labels, images.spec.class_names)
     height, width = images.images.shape[2:]
     return Listing(

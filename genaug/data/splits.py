@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, check_count, shorten
 from genaug.seeding import make_generator
 
 
@@ -53,8 +53,7 @@ def longtail_counts(n_max: int, num_classes: int, *, imbalance_factor: float) ->
     [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     """
     for name, value in (("n_max", n_max), ("num_classes", num_classes)):
-        if not isinstance(value, int) or value < 1:
-            raise DataError(f"{name} must be an integer of at least 1, got {shorten(value)}")
+        check_count(value, name=name, error=DataError)
     valid = isinstance(imbalance_factor, (int, float)) and math.isfinite(imbalance_factor)
     if not valid or imbalance_factor < 1:
         raise DataError(
@@ -110,8 +109,7 @@ def limit_indices(labels: Tensor, *, limit: int, seed: int) -> Tensor:
     [3, 2]
     """
     _check_labels(labels)
-    if type(limit) is not int or limit < 1:
-        raise DataError(f"limit must be an integer of at least 1, got {shorten(limit)}")
+    limit = check_count(limit, name="limit", error=DataError)
     kept = [_shuffled_members(labels, label, seed, "limit")[:limit] for label in labels.unique().tolist()]
     return torch.cat(kept).sort().values
 

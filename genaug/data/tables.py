@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from genaug.data.parts import (
     warn_of_empty_classes,
 )
 from genaug.data.reading import Listing
-from genaug.errors import DataError, shorten
+from genaug.errors import DataError, naming, shorten
 
 ARRAYS = ("List", "LargeList", "Sequence", "Array2D", "Array3D")  # types of columns
 SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves
@@ -131,15 +132,6 @@ def find_row_parts(table: Any, where: str) -> dict[str, list[int]]:
     return group_rows(told, lambda row: f"row {row} of {where}")
 
 
-@contextmanager
-def naming(where: str) -> Iterator[None]:
-    """Put the words for a table before the message of a `DataError`."""
-    try:
-        yield
-    except DataError as problem:
-        raise DataError(f"{where}: {problem}") from None
-
-
 def _undecoded(table: Any, column: str, where: str) -> Any:
     """Return the column of images alone, as {"bytes", "path"} of files, their content or paths; or as arrays."""
     import datasets
@@ -188,7 +180,7 @@ def _encode(cell: Any, name: str) -> bytes:
 
 def is_saved_table(folder: Path) -> bool:
     """Tell whether a folder was written by `save_to_disk` of Hugging Face `datasets`."""
-    return any((folder / name).is_file() for name in SAVED)
+    return any(os.path.isfile(folder / name) for name in SAVED)  # False where it may not be read
 
 
 def list_saved(folder: Path, *, split: str | None, columns: Columns) -> Listing:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genaug.data.parts import MissingPart, choose_parts, list_names, refuse_parts
+from genaug.data.parts import MissingPart, choose_parts, list_names, refuse_parts, say_what_is_in
 from genaug.errors import DataError, shorten
 from genaug.storage import expand
 
@@ -113,18 +113,11 @@ def _open(kind: Any, name: str, arguments: dict[str, Any], *, download: bool) ->
     except Exception as problem:  # RuntimeError, OSError, ValueError, ImportError, errors of archives and pickles
         reason = shorten(str(problem), 300)
         root = arguments.get("root")
-        there = _say_what_there_is(root) if root else ""
+        there = f"; {say_what_is_in(root)}" if root else ""
         fix = "check the connection" if download else "fetch it with --download (download=True), or correct --root"
         if "split" in str(problem) and isinstance(problem, ValueError):
             raise MissingPart(f"{name}: cannot be opened ({reason}){there}; choose another --split") from problem
         raise DataError(f"{name}: cannot be opened ({reason}){there}; {fix}") from problem
-
-
-def _say_what_there_is(root: str) -> str:
-    try:
-        return f"; {root} holds {list_names(sorted(os.listdir(root)))}"
-    except OSError:
-        return ""
 
 
 @contextmanager

@@ -16,20 +16,21 @@ from genaug.errors import DataError, GenaugError, shorten
 from genaug.images import check_images, to_float
 from genaug.seeding import check_seeds
 
-DEGRADATIONS: dict[str, type[Degradation]] = {
-    "gaussian-noise": GaussianNoise,
-    "poisson-noise": PoissonNoise,
-    "speckle-noise": SpeckleNoise,
-    "uniform-noise": UniformNoise,
-    "salt-and-pepper": SaltAndPepper,
-    "clip": Clip,
-    "gaussian-blur": GaussianBlur,
-    "motion-blur": MotionBlur,
-    "jpeg": Jpeg,
-    "downsample": Downsample,
-    "missing-rectangles": MissingRectangles,
-    "missing-pixels": MissingPixels,
-}
+KINDS: tuple[type[Degradation], ...] = (
+    GaussianNoise,
+    PoissonNoise,
+    SpeckleNoise,
+    UniformNoise,
+    SaltAndPepper,
+    Clip,
+    GaussianBlur,
+    MotionBlur,
+    Jpeg,
+    Downsample,
+    MissingRectangles,
+    MissingPixels,
+)
+DEGRADATIONS = {kind.kind: kind for kind in KINDS}
 
 
 def degrade(images: Tensor, degradations: Iterable[Degradation], *, seeds: Tensor) -> Tensor:

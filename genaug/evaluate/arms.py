@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from genaug.errors import GenaugError, check_ranges, shorten
+from genaug.errors import GenaugError, check_choice, check_ranges, shorten
 from genaug.evaluate.losses import CrossEntropy, Loss
 from genaug.mixing.targets import Target
 
@@ -103,5 +103,4 @@ class Budget:
                 raise GenaugError(f"{name} must be an integer of at least 1, got {shorten(getattr(self, name))}")
         check_ranges(self, {"learning_rate": LEARNING_RATES, "weight_decay": (0.0, 1.0)})
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise GenaugError(f"{name} must be one of {', '.join(known)}, got {shorten(getattr(self, name))}")
+            check_choice(getattr(self, name), known, name=name)

@@ -12,7 +12,7 @@ from genaug.bank.drawing import check_source, known_classes
 from genaug.data import LabeledImages
 from genaug.data.check import hash_image, hash_images
 from genaug.data.labeled import CHUNK
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, naming, shorten
 from genaug.evaluate.arms import Arm
 from genaug.evaluate.batches import count_wanted, is_maker
 from genaug.evaluate.fitting import CPU, transform_image
@@ -66,10 +66,8 @@ def check_mixing(arm: Arm, train: LabeledImages, *, where: str) -> None:
         )
     if is_maker(source):
         return  # a maker has no classes and no size yet
-    try:
+    with naming(where):
         MixedDataset(train, source, target=0)  # checks all but whether there are enough samples
-    except DataError as problem:
-        raise DataError(f"{where}: {problem}") from None
     known = {source.spec.class_names[index] for index in known_classes(source)}
     if known.isdisjoint(wanted):
         raise DataError(f"{where}: source must have samples of a class that gets some ({shorten(wanted)}), it has none")
@@ -86,10 +84,8 @@ def watch_maker(arm: Arm, test: LabeledImages, *, name: str) -> Arm:
 
     def make(train: LabeledImages, counts: Sequence[int], *, seed: int, device: torch.device) -> Any:
         made = maker(train, counts, seed=seed, device=device)
-        try:
+        with naming(f"arm {name!r}: source, a function, must make a bank"):
             check_source(made)
-        except DataError as problem:
-            raise DataError(f"arm {name!r}: source, a function, must make a bank: {problem}") from None
         if isinstance(made, SampleBank):
             _check_apart(made, set(hash_images(test)), name=name)
         return made

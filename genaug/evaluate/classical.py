@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_choice
 
 Pixels = NDArray[np.float32]  # (H, W) or (H, W, 3), on the [0, 1] scale, which noise may lead out of
 
@@ -85,8 +85,7 @@ def find_rival(name: str) -> Callable[[Tensor, float], Tensor]:
     Raises:
         GenaugError: an unknown name, or a rival whose package is not installed.
     """
-    if name not in CLASSICAL:
-        raise GenaugError(f"rival must be one of {', '.join(CLASSICAL)}, got {shorten(name)}")
+    check_choice(name, CLASSICAL, name="rival")
     if not is_installed(name):
         package, remedy = PACKAGES[name]
         raise GenaugError(f"rival {name} needs the package {package}, which is not installed; {remedy}")

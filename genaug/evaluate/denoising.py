@@ -116,7 +116,7 @@ def measure_denoising(
         on_rows: called with the result so far after each degradation.
 
     Raises:
-        GenaugError: a denoiser that cannot `restore`; noise levels out of range; nothing to measure.
+        GenaugError: a denoiser that cannot `restore`, or called "input"; noise levels out of range; nothing to measure.
         DataError: no images, or images that a denoiser cannot take; a restored image of another shape, or
             with values that are not finite.
 
@@ -129,6 +129,8 @@ def measure_denoising(
     [('input', 'noise 25.5/255', 20), ('untrained', 'noise 25.5/255', 20)]
     """
     jobs = _list_degradations(noise_levels, degradations, clip=clip)
+    if INPUT in denoisers:
+        raise GenaugError(f"denoisers must have other names than {INPUT!r}, which is that of the images given")
     workers: dict[str, Denoiser] = {INPUT: lambda image, level: image}
     workers |= {name: _as_denoiser(denoiser) for name, denoiser in denoisers.items()}
     clipped = "clipped to [0, 1]" if clip else "not clipped"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genaug.bank.drawing import check_source
 from genaug.data import LabeledImages
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, check_count, shorten
 from genaug.evaluate.parts import check_parts
 from genaug.images import to_float, to_uint8
 from genaug.progress import progress_bar
@@ -48,8 +48,7 @@ def choose_labels(test: LabeledImages, *, samples: int | None, seed: int) -> Ten
         GenaugError: fewer than 4 samples or held-out images.
     """
     count = min(len(test), MAX_SAMPLES) if samples is None else samples
-    if type(count) is not int or count < LEAST:
-        raise GenaugError(f"samples must be an integer of at least {LEAST}, got {shorten(count)}")
+    count = check_count(count, name="samples", least=LEAST)
     if len(test) < LEAST:
         raise GenaugError(f"test must hold at least {LEAST} images to measure distances to, got {len(test)}")
     order = torch.randperm(len(test), generator=make_generator(seed, "fidelity labels"))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_choice
 from genaug.seeding import make_generator
 
 CONFIDENCE = 0.95
@@ -56,8 +56,7 @@ def paired_difference(ours: Tensor, rival: Tensor, labels: Tensor, *, metric: st
     >>> paired_difference(torch.ones(3, 100, dtype=torch.bool), torch.zeros(3, 100, dtype=torch.bool), labels)
     Difference(mean=1.0, low=1.0, high=1.0)
     """
-    if metric not in WEIGHTINGS:
-        raise GenaugError(f"metric must be one of {', '.join(WEIGHTINGS)}, got {shorten(metric)}")
+    check_choice(metric, WEIGHTINGS, name="metric")
     if len(ours) < 2:
         raise GenaugError(f"seeds must be at least 2 for an interval, got {len(ours)}")
     order = labels.argsort(stable=True)

@@ -16,7 +16,7 @@ from genaug import __version__
 from genaug.bank import SampleBank
 from genaug.bank.files import Provenance
 from genaug.data import LabeledImages
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, check_count, shorten
 from genaug.images import to_float, to_uint8
 from genaug.seeding import check_seed, derive_seed, make_generator
 from genaug.spec import resolve_counts
@@ -238,8 +238,7 @@ def check_neighbors(neighbors: int) -> None:
     Raises:
         GenaugError: imbalanced-learn is missing, or `neighbors` is no integer of at least 1.
     """
-    if type(neighbors) is not int or neighbors < 1:
-        raise GenaugError(f"neighbors must be an integer of at least 1, got {shorten(neighbors)}")
+    check_count(neighbors, name="neighbors")
     _load_smote()
 
 

@@ -18,7 +18,7 @@ from genaug.bank import SampleBank
 from genaug.bank.drawing import hash_source, name_source
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
-from genaug.errors import DataWarning, GenaugError, shorten
+from genaug.errors import DataWarning, GenaugError, check_count, shorten
 from genaug.evaluate.arms import Arm, Budget
 from genaug.evaluate.checks import check_arms
 from genaug.evaluate.comparison import Comparison, make_table_rows
@@ -88,8 +88,7 @@ def compare_arms(
     """
     if rival not in arms:
         raise GenaugError(f"rival must be one of the arms {shorten(list(arms))}, got {shorten(rival)}")
-    if type(jobs) is not int or jobs < 1:
-        raise GenaugError(f"jobs must be an integer of at least 1, got {shorten(jobs)}")
+    jobs = check_count(jobs, name="jobs")
     seeds, where = list_seeds(seeds), choose_device(device)
     results = None if output is None else expand(output)
     if results is not None and results.suffix.lower() == ".csv":

@@ -16,7 +16,11 @@ def read_results(path: Path) -> Comparison:
         GenaugError: a file that is not there, or no such results.
     """
     try:
-        return Comparison.from_dict(json.loads(path.read_text()))
+        comparison = Comparison.from_dict(json.loads(path.read_text()))
+        unknown = {run["arm"] for run in comparison.runs if run["seed"] >= 0} - comparison.settings["arms"].keys()
+        if unknown:
+            raise ValueError(f"runs of arms that are not described: {shorten(unknown)}")
+        return comparison
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise GenaugError(f"{path} must hold the results of a comparison, got {shorten(problem)}") from None
 

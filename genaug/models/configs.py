@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from genaug.degradations import GaussianNoise, parse_degradations
-from genaug.errors import GenaugError, check_ranges, shorten
+from genaug.errors import GenaugError, check_choice, check_ranges, shorten
 from genaug.models.adversarial import LossName
 from genaug.models.diffaugment import POLICIES
 from genaug.models.likelihood import SMALLEST_STD
@@ -17,7 +17,6 @@ Sparsity = Literal["none", "l1", "kl", "top-k"]
 
 PENALTIES = {"hinge": 0.0, "non-saturating": 1.0, "wasserstein-gp": 10.0, "relativistic": 1.0}
 STRONGEST = 55 / 255  # noise level that the default recipe goes up to, as DnCNN-B's (Zhang et al. 2017)
-CHOICES = {"loss": ("l1", "mse"), "supervision": ("clean", "neighbor2neighbor", "pairs")}
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,7 @@ class VAEConfig:
             "density_shrinkage": (0.0, 1e9),
         }
         check_ranges(self, limits, optional=("likelihood_std",))
-        if self.likelihood not in get_args(Likelihood):
-            known = ", ".join(get_args(Likelihood))
-            raise GenaugError(f"likelihood must be one of {known}, got {shorten(self.likelihood)}")
+        check_choice(self.likelihood, get_args(Likelihood), name="likelihood")
 
 
 @dataclass(frozen=True)
@@ -145,8 +142,7 @@ class GANConfig:
             raise GenaugError(f"spectral_norm must be true or false, got {shorten(self.spectral_norm)}")
         if self.decoder is not None and not isinstance(self.decoder, VAEConfig):
             raise GenaugError(f"decoder must be a VAEConfig or None, got {shorten(self.decoder)}")
-        if self.loss not in tuple(PENALTIES):
-            raise GenaugError(f"loss must be one of {', '.join(PENALTIES)}, got {shorten(self.loss)}")
+        check_choice(self.loss, PENALTIES, name="loss")
         if not isinstance(self.augment, list | tuple):
             raise GenaugError(f"augment must be a list of {', '.join(POLICIES)}, got {shorten(self.augment)}")
         object.__setattr__(self, "augment", tuple(self.augment))  # of a list too
@@ -216,9 +212,8 @@ class DenoiserConfig:
         check_ranges(self, limits)
         if self.loss is None:
             object.__setattr__(self, "loss", "mse" if self.supervision == "pairs" else "l1")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise GenaugError(f"{name} must be one of {', '.join(known)}, got {shorten(getattr(self, name))}")
+        check_choice(self.loss, ("l1", "mse"), name="loss")
+        check_choice(self.supervision, ("clean", "neighbor2neighbor", "pairs"), name="supervision")
         given: Any = self.degradations
         if given is None:
             given = (GaussianNoise(noise_level=(0.0, STRONGEST)),) if self.supervision == "clean" else ()
@@ -292,9 +287,7 @@ class AutoencoderConfig:
         }
         check_ranges(self, limits)
         for name, kind in {"network": Network, "code": Code, "loss": Loss, "sparsity": Sparsity}.items():
-            if getattr(self, name) not in get_args(kind):
-                known, found = ", ".join(get_args(kind)), shorten(getattr(self, name))
-                raise GenaugError(f"{name} must be one of {known}, got {found}")
+            check_choice(getattr(self, name), get_args(kind), name=name)
         if not isinstance(self.hidden, list | tuple):
             raise GenaugError(f"hidden must be a list of integers, got {shorten(self.hidden)}")
         object.__setattr__(self, "hidden", tuple(self.hidden))

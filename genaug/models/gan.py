@@ -63,8 +63,7 @@ class GAN(Model):
     def __init__(self, spec: DataSpec, config: GANConfig | None = None) -> None:
         config = config or GANConfig()
         super().__init__(spec, config)
-        if spec.height is None or spec.width is None:
-            raise GenaugError(f"spec must give height and width for the gan family, got {spec.size}")
+        self.check_size()
         self.generator = DecoderGenerator(spec, config.decoder) if config.decoder else Generator(spec, config)
         self.discriminator = Discriminator(spec, config)
         classes = max(spec.num_classes, 1)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_count, shorten
 from genaug.seeding import check_seeds
 
 _lock = threading.Lock()
@@ -64,8 +64,7 @@ def split_batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, .
     Raises:
         GenaugError: a batch size that is no integer of at least 1.
     """
-    if type(batch_size) is not int or batch_size < 1:
-        raise GenaugError(f"batch_size must be an integer of at least 1, got {shorten(batch_size)}")
+    batch_size = check_count(batch_size, name="batch_size")
     return zip(*(tensor.split(batch_size) for tensor in tensors), strict=True)
 
 

@@ -72,14 +72,10 @@ class SavedModel(nn.Module, ModelHubMixin):
             GenaugError: the disk is full or not writable.
         """
         directory = expand(save_directory)
-        self._save_pretrained(directory)
+        self.save(directory, card=read_card(directory / checkpoint.CARD), overwrite=True)
         if not push_to_hub:
             return None
         return self.push_to_hub(repo_id or directory.name, **push_to_hub_kwargs)
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write `model.safetensors`, `config.json` and, where there is none yet, the model card."""
-        self.save(save_directory, card=read_card(Path(save_directory) / checkpoint.CARD), overwrite=True)
 
     def save(
         self,
@@ -153,20 +149,18 @@ class SavedModel(nn.Module, ModelHubMixin):
         if model_kwargs:
             raise TypeError(f"from_pretrained got unexpected arguments: {', '.join(model_kwargs)}")
         name = pretrained_model_name_or_path
-        if isinstance(name, Path) or is_path(str(name)):
+        if is_path(name):
             return cls._read(expand(name, error=CheckpointError))
-        return cls._from_pretrained(
-            model_id=str(name),
+        if os.path.isdir(name):
+            return cls._read(Path(name))
+        directory = download(
+            str(name),
             revision=revision,
             cache_dir=cache_dir,
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
         )
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        directory = Path(model_id) if os.path.isdir(model_id) else download(model_id, **options)
         return cls._read(directory)
 
     @classmethod
@@ -179,12 +173,10 @@ class SavedModel(nn.Module, ModelHubMixin):
         try:
             with torch.device("meta"):
                 model = cls(saved.spec, config).float()  # whatever torch's default dtype is
-        except CheckpointError:
-            raise
         except GenaugError as problem:
             raise CheckpointError(f"{where}: {problem}") from None
         expected = checkpoint.describe_tensors(model.state_dict())
-        layout = checkpoint.round_layout(expected, saved.weights_dtype)
+        layout = checkpoint.describe_tensors(checkpoint.round_tensors(model.state_dict(), saved.weights_dtype))
         tensors = checkpoint.read_tensors(directory / checkpoint.WEIGHTS, layout, sha256=saved.weights_sha256)
         tensors = {name: tensor.to(expected[name][0]) for name, tensor in tensors.items()}
         if broken := _not_finite(tensors):

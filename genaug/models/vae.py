@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genaug.errors import GenaugError, check_share
 from genaug.images import to_float, to_model
-from genaug.models.base import Model, check_latents
 from genaug.models.configs import VAEConfig
 from genaug.models.density import LatentDensity
+from genaug.models.latent import LatentModel
 from genaug.models.layers import ConvDecoder, ConvEncoder, lay_out_channels_last, one_hot
 from genaug.models.likelihood import SMALLEST_STD, kl_to_standard_normal, log_likelihood
-from genaug.models.running import draw, draw_noise, draw_uniform, inference, join, split_batches
+from genaug.models.running import draw, draw_uniform, inference, split_batches
 from genaug.spec import DataSpec
 
 FIRST_STD = 0.1  # where a learned one starts
@@ -31,7 +30,7 @@ def _reparametrize(mean: Tensor, log_variance: Tensor, noise: Tensor | None) -> 
     return mean if noise is None else mean + (0.5 * log_variance).exp() * noise
 
 
-class VAE(Model):
+class VAE(LatentModel):
     """Conditional convolutional VAE for images of any fixed size.
 
     The evidence lower bound (Kingma & Welling 2014, eq. 3, with labels y):
@@ -59,9 +58,7 @@ class VAE(Model):
     def __init__(self, spec: DataSpec, config: VAEConfig | None = None) -> None:
         config = config or VAEConfig()
         super().__init__(spec, config)
-        if spec.height is None or spec.width is None:
-            raise GenaugError(f"spec must give height and width for the vae family, got {spec.size}")
-        size, classes = (spec.height, spec.width), spec.num_classes + 1
+        size, classes = self.check_size(), spec.num_classes + 1
         self.encoder = ConvEncoder(spec.channels, size, width=config.width, blocks=config.blocks)
         self.posterior_head = nn.Sequential(
             nn.Linear(self.encoder.features + classes, config.hidden),
@@ -123,6 +120,10 @@ class VAE(Model):
             h = self._add_map(h, second)
             mean, log_variance = torch.cat([mean, map_mean], 1), torch.cat([log_variance, map_log_variance], 1)
         return mean, log_variance, h
+
+    def code(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the means (N, D) of q(z|x,y); see `LatentModel`."""
+        return self._infer(images, labels)[0]
 
     def decode_logits(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Return logits (N, C, H, W) whose sigmoid is the mean of p(x|z,y), for z (N, D); differentiable."""
@@ -187,78 +188,6 @@ class VAE(Model):
         stats = [self._infer(images[part].to(self.device), labels[part])[:2] for part in rows.split(256)]
         mean, log_variance = (torch.cat(part) for part in zip(*stats, strict=True))
         return mean, log_variance.exp()
-
-    def sample(self, labels: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 256) -> Tensor:
-        """Return new images (N, C, H, W), float32 in [0, 1], of the classes `labels` (N,), null class included.
-
-        Latents come from the density of the class; see `LatentDensity`. The result depends on `generator` alone (on
-        torch's global one without it), not on `batch_size`, beyond rounding.
-
-        Raises:
-            DataError: labels of another type, or out of range.
-        """
-        labels = self.check_labels(labels, None)
-        with inference(self):
-            return self._decode(self.density.sample(labels, generator=generator), labels, batch_size)
-
-    def encode(self, images: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
-        """Return the latents (N, D) of public images (N, C, H, W): the means of q(z|x,y).
-
-        Raises:
-            DataError: images or labels that do not match the specification.
-        """
-        labels = self.check_batch(images, labels)
-        with inference(self):
-            return self._encode(images, labels, batch_size)
-
-    def _encode(self, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-        chunks = split_batches(batch_size, images, labels)
-        return torch.cat([self._infer(x.to(self.device), y)[0] for x, y in chunks])
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None, *, batch_size: int = 256) -> Tensor:
-        """Return images (N, C, H, W), float32 in [0, 1], for latents (N, D).
-
-        Raises:
-            GenaugError: latents of another shape, or labels that do not match.
-        """
-        latents = check_latents(latents, self.latent_size)
-        labels = self.check_labels(labels, len(latents))
-        with inference(self):
-            return self._decode(latents.to(self.device), labels, batch_size)
-
-    def vary(
-        self,
-        images: Tensor,
-        labels: Tensor | None = None,
-        *,
-        strength: float,
-        generator: torch.Generator | None = None,
-        seeds: Tensor | None = None,
-        batch_size: int = 256,
-    ) -> Tensor:
-        """Return variations (N, C, H, W), float32 in [0, 1], of public images within their class.
-
-        A `strength` of 0 gives the reconstruction, 1 a new sample of the class, or with several Gaussians a class, of
-        the one that the image belongs to; see `LatentDensity.perturb`. Without labels "the class" is all images.
-
-        The noise comes from `generator`, or for each image from its own of `seeds` (N,), int64: then the variation of
-        an image is the same, beyond rounding, whatever stands beside it.
-
-        Raises:
-            GenaugError: a strength outside [0, 1], images or labels that do not match, seeds of another number.
-        """
-        strength = check_share(strength, name="strength")
-        labels = self.check_batch(images, labels)
-        with inference(self):
-            latents = self._encode(images, labels, batch_size)
-            if strength:
-                noise = draw_noise((len(images), self.latent_size), generator, seeds, self.device)
-                latents = self.density.perturb(latents, labels, strength=strength, noise=noise)
-            return self._decode(latents, labels, batch_size)
-
-    def _decode(self, latents: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-        chunks = split_batches(batch_size, latents, labels)
-        return join(torch.sigmoid(self.decode_logits(z, y)) for z, y in chunks)
 
     def measure(self, images: Tensor, labels: Tensor, *, rows: Tensor | None = None) -> dict[str, Any]:
         """Return the lower bound and the reconstruction's mean squared error on held-out images.

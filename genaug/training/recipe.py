@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from genaug.checkpoint import WeightsDtype
 from genaug.config import parse_config
-from genaug.errors import GenaugError, RecipeError, check_ranges, shorten
+from genaug.errors import RecipeError, check_choice, check_ranges, shorten
 from genaug.models import FAMILIES
 from genaug.models.saved import is_path
 from genaug.training.recipe_files import find_recipe, override, read_recipe
@@ -98,7 +98,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_family(self.family)
+        check_choice(self.family, FAMILIES, name="family")
         given: Any = self.training
         if given is None:
             object.__setattr__(self, "training", TrainingConfig(**FAMILIES[self.family].training_defaults))
@@ -116,7 +116,7 @@ class Recipe:
                 "recipe carries no paths: give it as --start (start=)"
             )
         idle = getattr(self.model, "discriminator_steps", 0)
-        if idle >= max(2, self.training.steps):
+        if idle >= self.training.steps:
             raise RecipeError(
                 f"model.discriminator_steps must be below training.steps ({self.training.steps}), or the generator "
                 f"never learns, got {idle}"
@@ -149,12 +149,7 @@ class _Fields:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        _check_family(self.family)
-
-
-def _check_family(family: str) -> None:
-    if family not in FAMILIES:
-        raise GenaugError(f"family must be one of {', '.join(FAMILIES)}, got {shorten(family)}")
+        check_choice(self.family, FAMILIES, name="family")
 
 
 def load_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, *, overrides: Iterable[str] = ()) -> Recipe:

@@ -11,7 +11,7 @@ from genaug.config import read_bounded
 from genaug.errors import RecipeError, shorten
 from genaug.models.saved import is_path
 from genaug.storage import expand
-from genaug.zoo import WORD, shipped
+from genaug.zoo import shipped
 
 MAX_RECIPE_BYTES = 1 << 16  # more of it would take PyYAML seconds to parse
 BENCHMARK = "bench-"  # how the names of benchmarks start
@@ -34,7 +34,7 @@ def find_recipe(name: Any, *, benchmarks: bool = False) -> Path:
     if is_path(name) or str(name).endswith((".yaml", ".yml")):
         return expand(name, error=RecipeError)
     known = list_recipes(benchmarks=benchmarks)
-    if re.fullmatch(WORD, str(name)) and str(name) in known:
+    if str(name) in known:
         return shipped("recipes") / f"{name}.yaml"
     raise RecipeError(
         f"{shorten(str(name))}: no such shipped recipe; there are: {', '.join(known)}; a file's name ends in .yaml"

@@ -28,18 +28,12 @@ def cosine_with_warmup(step: int, *, steps: int, warmup_steps: int, first_step: 
     return warm * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def ema_with_ramp(decay: float, *, step: int | None = None) -> Callable[[Any, Any, Any], None]:
-    """Return an averaging function for `AveragedModel` whose decay ramps up: min(decay, (1 + n) / (10 + n)).
+def ema_with_ramp(decay: float, *, step: int) -> Callable[[Any, Any, Any], None]:
+    """Return the averaging function for `AveragedModel` after n = `step` updates: min(decay, (1 + n) / (10 + n)).
 
-    n counts the updates so far, those of `step` steps; without it torch's own count is read, for which a GPU is waited
-    for. The ramp keeps the random start out of short runs.
+    The ramp keeps the random start out of short runs.
     """
-
-    def update(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
-        n = int(num_averaged) if step is None else step
-        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, num_averaged)
-
-    return update
+    return get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))  # type: ignore[no-any-return]
 
 
 class ClassSampler:

@@ -111,7 +111,7 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
         """Return single images of any kinds with each changed as if alone, but those of one size at once.
 
         Args:
-            images: PIL images, or tensors (C, H, W).
+            images: PIL images, or tensors (C, H, W) or (H, W).
             labels: class index of each image.
 
         Raises:
@@ -125,12 +125,14 @@ class ModelTransform(v2.Transform):  # type: ignore[misc]
             groups.setdefault((image.shape, image.dtype), []).append(place)
         for places in groups.values():
             batch = torch.stack([pixels[place] for place in places])
+            batch = batch.reshape(len(places), -1, *batch.shape[-2:])  # (H, W) is an image of one channel
             params = self.make_params([batch])
             own = None if labels is None else torch.as_tensor([labels[place] for place in places])
             params["labels"] = self.operation.check_labels(own, count=len(places))
             changed = self.transform(batch, params)
             for row in params["chosen"].nonzero().flatten().tolist():
-                results[places[row]] = _wrap(changed[row], images[places[row]])
+                place = places[row]
+                results[place] = _wrap(changed[row].reshape(pixels[place].shape), images[place])
         return results
 
     def _check_labels(self, sample: Any, found: Any, count: int) -> Tensor | None:

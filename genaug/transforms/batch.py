@@ -14,7 +14,7 @@ from genaug.bank.replacing import Classes, Replacement
 from genaug.devices import check_process, settle_in_fork
 from genaug.errors import DataError, GenaugError, check_share, shorten
 from genaug.images import cast_like
-from genaug.models import Model, require
+from genaug.models import Model
 from genaug.samples import Batch, LabelsGetter, choose_labels_getter, find_batch_labels
 from genaug.transforms.operations import Channels, FittedModel
 
@@ -35,8 +35,6 @@ class BatchTransform(v2.Transform):  # type: ignore[misc]
 
     def __init__(self, *, labels_getter: LabelsGetter = "default") -> None:
         super().__init__()
-        if labels_getter is None:
-            raise GenaugError('labels_getter must be "default" or a function: a batch without labels cannot be used')
         self._labels_getter = choose_labels_getter(labels_getter, default=find_batch_labels)
 
     def forward(self, *inputs: Any) -> Any:
@@ -187,7 +185,6 @@ class LatentMix(BatchTransform):
         if not len(rows):
             return images, new_labels
         model = self._fitted.reference.get()
-        decode = require(model, "decode")
         needed, places = torch.cat([rows, partners]).unique(return_inverse=True)
         originals = plain[needed.to(images.device)]
         public = originals if originals.dtype == torch.uint8 else originals.float()
@@ -195,7 +192,7 @@ class LatentMix(BatchTransform):
         latents = model.encode(self._fitted.fit(public), None if conditions is None else conditions[needed])
         first, second = latents[places.to(latents.device)].chunk(2)
         share = shares.to(latents).unsqueeze(1)
-        mixed = decode(share * first + (1 - share) * second, None if conditions is None else conditions[rows])
+        mixed = model.decode(share * first + (1 - share) * second, None if conditions is None else conditions[rows])
         own = public[places[: len(rows)].to(images.device)]
         result = plain.clone()
         result[rows.to(images.device)] = cast_like(self._fitted.restore(mixed, own), images)

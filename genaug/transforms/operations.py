@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,9 +92,8 @@ class FittedModel:
         self.check(images)
         size = self._size(*images.shape[-2:])
         fitted = convert_channels(images, self.spec.channels)
-        if fitted.is_floating_point() and len(fitted):
-            low, high = fitted.aminmax()
-            fitted = fitted if low >= 0 and high <= 1 else fitted.clamp(0, 1)
+        if fitted.is_floating_point():
+            fitted = fitted.clamp(0, 1)
         if size == fitted.shape[-2:]:
             return fitted
         # resized as floats, since there and back would round twice
@@ -109,6 +109,7 @@ class FittedModel:
 class Operation(FittedModel, ABC):
     """Changes images by a method of a model; see `FittedModel`."""
 
+    @abstractmethod
     def __call__(self, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
         """Return changed images (N, C, H, W), float in [0, 1], of public images of the same shape.
 
@@ -120,15 +121,6 @@ class Operation(FittedModel, ABC):
         Raises:
             DataError: images that do not fit; labels that the model does not know.
         """
-        settle_in_fork()
-        fitted = self.fit(images)
-        if not len(images):
-            return to_float(images)
-        return self.change(self.reference.get(), fitted, images, labels, seeds)
-
-    def change(self, model: Any, fitted: Tensor, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
-        """Return what becomes of images (N, C, H, W), at least one, that are fitted to the model as `fitted`."""
-        return self.restore(self.run(model, fitted, labels, seeds), images)
 
     def check_labels(self, labels: Any, *, count: int) -> Tensor | None:
         """Return labels of `count` images as int64 (N,) on the CPU, or None where there are none or the model has none.
@@ -152,10 +144,6 @@ class Operation(FittedModel, ABC):
         self.spec.check_labels(indices)
         return indices
 
-    @abstractmethod
-    def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
-        """Return what `model` makes of public images (N, C, H, W) that fit it: float32 in [0, 1], of the same shape."""
-
 
 class Vary(Operation):
     """Moves the latents of images: the model's `vary`, with a `strength` from 0 (the reconstruction) to 1.
@@ -175,17 +163,18 @@ class Vary(Operation):
         self.strength, self.keep_residual = check_share(strength, name="strength"), bool(keep_residual)
         super().__init__(model, method="vary", **options)
 
-    def change(self, model: Any, fitted: Tensor, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
         """Return variations of images; see `Operation`."""
-        varied = super().change(model, fitted, images, labels, seeds)
+        settle_in_fork()
+        fitted = self.fit(images)
+        if not len(images):
+            return to_float(images)
+        vary = partial(self.reference.get().vary, fitted, labels, seeds=seeds)
+        varied = self.restore(vary(strength=self.strength), images)
         if not self.keep_residual:
             return varied
-        rebuilt = self.restore(model.vary(fitted, labels, strength=0.0, seeds=seeds), images)
+        rebuilt = self.restore(vary(strength=0.0), images)
         return (to_float(images.detach()).to(varied) + (varied - rebuilt)).clamp(0, 1)
-
-    def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
-        """Return variations of images."""
-        return model.vary(images, labels, strength=self.strength, seeds=seeds)  # type: ignore[no-any-return]
 
 
 class Restore(Operation):
@@ -240,16 +229,12 @@ class Restore(Operation):
         present = color.shape[1]
         one_by_one, as_equals = known == 1 < present, present == 1 < known
         parts = color.flatten(0, 1)[:, None] if one_by_one else color.expand(-1, known, -1, -1) if as_equals else color
-        restored = self.run(self.reference.get(), parts, labels, seeds).to(given.device)
+        restored = self.reference.get().restore(parts, **self.options).to(given.device)
         if one_by_one:
             restored = restored.reshape(color.shape)
         elif as_equals:
             restored = restored.mean(1, keepdim=True)
         return torch.cat([color.lerp(restored, self.strength), given[:, present:]], 1)
-
-    def run(self, model: Any, images: Tensor, labels: Tensor | None, seeds: Tensor) -> Tensor:
-        """Return restored images."""
-        return model.restore(images, **self.options)  # type: ignore[no-any-return]
 
 
 def _resize(images: Tensor, size: Sequence[int]) -> Tensor:

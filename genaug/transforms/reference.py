@@ -34,7 +34,6 @@ class ModelReference:
     """
 
     def __init__(self, model: Model | str | Path, method: str, *, sha256: str | None = None) -> None:
-        self.method = method
         self.id: str | None = None
         self._directory: Path | None = None
         self._model: Any = None
@@ -62,7 +61,7 @@ class ModelReference:
 
         Raises:
             CheckpointError: weights that are missing, damaged, or not those of when the reference was made.
-            GenaugError: a model that cannot do what it must, or one on a GPU in a forked process.
+            GenaugError: a model on a GPU in a forked process.
         """
         if self._model is None and self._directory is not None:
             found = checkpoint.read_checkpoint_config(self._directory).weights_sha256
@@ -70,7 +69,6 @@ class ModelReference:
                 raise CheckpointError(f"{self._directory}: the weights have changed since the transform was made")
             with torch.inference_mode(False):  # whose tensors could not be trained
                 self._model = load(self._directory)
-        require(self._model, self.method)
         device = getattr(self._model, "device", None)
         if isinstance(device, torch.device):
             check_process(device)

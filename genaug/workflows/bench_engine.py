@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genaug.data import LabeledImages
 from genaug.devices import choose_precision
@@ -19,7 +19,7 @@ from genaug.models.diffaugment import DRAWS, augment
 from genaug.models.gan import BETAS
 from genaug.spec import DataSpec
 from genaug.training import Recipe, TrainingConfig, train
-from genaug.training.schedules import cosine_with_warmup, ema_with_ramp
+from genaug.training.schedules import cosine_with_warmup
 from genaug.workflows.timing import Row, take_turns
 
 SHAPE = 1, 28, 28
@@ -77,7 +77,7 @@ def _time_loop(step: Callable[[Tensor, Tensor, float, bool], None], data: Labele
 
 
 def _average(model: Any) -> AveragedModel:
-    return AveragedModel(model, multi_avg_fn=ema_with_ramp(TRAINING.ema_decay))
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(TRAINING.ema_decay))
 
 
 def _vae_step() -> Callable[[Tensor, Tensor, float, bool], None]:

@@ -68,4 +68,4 @@ def _run_in_bfloat16(work: Callable[[], object], device: torch.device) -> object
 def _call(model: VAE, images: Tensor, labels: Tensor) -> Tensor:
     """Encode and decode, without checks, noise or copies."""
     with torch.no_grad():
-        return torch.sigmoid(model.decode_logits(model._infer(images, labels)[0], labels))
+        return torch.sigmoid(model.decode_logits(model.code(images, labels), labels))

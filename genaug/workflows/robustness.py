@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from genaug.devices import choose_device
-from genaug.errors import GenaugError, shorten
+from genaug.errors import check_choice
 from genaug.evaluate import Difference, RobustnessResult, measure_robustness
 from genaug.evaluate.figures import show
 from genaug.evaluate.robustness import LEVELS, PROTOCOL
@@ -77,8 +77,7 @@ def run_robustness(
     target = None if output is None else expand(output)
     if target is not None:
         check_folder(target, overwrite=overwrite)
-    if flips not in FLIPS:
-        raise GenaugError(f"flips must be one of {', '.join(FLIPS)}, got {shorten(flips)}")
+    check_choice(flips, FLIPS, name="flips")
     where = choose_device(device)
     denoiser = open_source(model, where)
     require(denoiser, "restore")

@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 
 from genaug.bank.exports import encode_png
 from genaug.data import load_data
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError, check_count, shorten
 from genaug.images import to_uint8
 from genaug.progress import progress_bar
 from genaug.seeding import make_generator
@@ -81,8 +81,7 @@ def measure_scale(
     ...
     genaug.errors.GenaugError: images must be an integer of at least 100, got 10; pass such as 100_000
     """
-    if type(images) is not int or images < 100:
-        raise GenaugError(f"images must be an integer of at least 100, got {shorten(images)}; pass such as 100_000")
+    images = check_count(images, name="images", least=100, advice="; pass such as 100_000")
     with tempfile.TemporaryDirectory(prefix="genaug-") as folder:
         with progress_bar("writing images", total=images, enabled=progress) as update:
             for written in _write_images(Path(folder, "images"), images):

@@ -9,7 +9,7 @@ from genaug.data import LabeledImages, load_data
 from genaug.data.parts import MissingPart
 from genaug.data.splits import count_indices
 from genaug.devices import choose_device
-from genaug.errors import DataError, GenaugError, shorten
+from genaug.errors import DataError, GenaugError, naming, shorten
 from genaug.evaluate import Arm, Comparison, compare_arms
 from genaug.evaluate.checks import check_arms
 from genaug.evaluate.fitting import check_classifier
@@ -117,14 +117,12 @@ def run_utility(
     flat = {f"{name} #{number + 1}": arm for name, tried in possible.items() for number, arm in enumerate(tried)}
     check_arms(flat, train, held_out)
     classifier = find_classifier(benchmark.classifier)
-    mixes = any(arm.mix is not None for tried in settings.values() for arm in tried)
+    mixes = any(arm.mix is not None for arm in flat.values())
     check_classifier(classifier, train, device=where, batch_size=benchmark.budget.batch_size, floats=mixes)
     if benchmark.rival is None:
         parts = split_for_search(train, benchmark.validation_fraction, seed=benchmark.seed)
-        try:
+        with naming("in the search for settings, which a named rival leaves out"):
             check_arms(flat, *parts)
-        except DataError as problem:
-            raise DataError(f"in the search for settings, which a named rival leaves out: {problem}") from None
     options: dict[str, Any] = {
         "budget": benchmark.budget,
         "classifier": classifier,

@@ -115,7 +115,7 @@ def test_every_source_gives_the_same_from_the_disk(kind: str, options: dict[str,
         disk = load_data(source, memory_limit=TINY, **options)
     assert disk.images.is_shared()
     assert disk.fingerprint() == memory.fingerprint()
-    assert len(said) == (2 if kind == "labeled images" and len(options) > 1 else 1)  # selected, then resized
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("limit", [TINY, 40 * 64 / 2**30], ids=["gray on the disk", "gray in memory"])

@@ -246,6 +246,11 @@ class TestObjects:
         check_patches_of(data, [0, 2, 1])
         assert data.fingerprint() == load_data(tmp_path, patches=PATCH).fingerprint()
 
+    def test_a_table_without_rows(self) -> None:
+        table = datasets.Dataset.from_dict({"image": []}, features=datasets.Features({"image": datasets.Image()}))
+        with pytest.raises(DataError, match="data must hold at least one image, got none"):
+            load_data({"train": table}, patches=PATCH, label_column="none")
+
     def test_tables_of_hugging_face(self) -> None:
         table = datasets.Dataset.from_dict({"image": [picture(number) for number in range(5)]})
         for data in (table, {"train": table, "test": table.select([0])}):

@@ -20,7 +20,6 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 from genaug.data.pictures import Picture, find_pictures, open_picture
 from genaug.data.pictures.directories import Layout
 from genaug.data.pictures.inks import inks_to_light, light_to_inks
-from genaug.data.pictures.png import _filter_rows
 from genaug.errors import DataError, GenaugError
 
 SIZE = (23, 37)  # height, width
@@ -228,26 +227,6 @@ class TestPng:
         written = copy(tmp_path / "a.png")
         assert np.array_equal(load(written), levels)
         assert written.stat().st_size <= 1.05 * (tmp_path / "a.png").stat().st_size + 200
-
-    @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 8])
-    def test_filters_can_be_undone(self, step: int) -> None:
-        """Against the reconstruction of section 9.2, byte by byte."""
-        rng = np.random.default_rng(step)
-        rows = np.concatenate(
-            [rng.integers(0, 256, (5, 6 * step)), np.cumsum(rng.integers(0, 3, (20, 6 * step)), axis=0) % 256]
-        ).astype(np.uint8)
-        rows[3] = 7
-        above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
-        filtered = _filter_rows(rows, above, step)
-        for (kind, *line), before, expected in zip(filtered.tolist(), above.tolist(), rows.tolist(), strict=True):
-            result: list[int] = []
-            for index, value in enumerate(line):
-                a, c = (result[index - step], before[index - step]) if index >= step else (0, 0)
-                b = before[index]
-                nearest = min((a, b, c), key=lambda x, p=a + b - c: abs(p - x))
-                result.append((value + (0, a, b, (a + b) // 2, nearest)[kind]) % 256)
-            assert result == expected
-        assert len(set(filtered[:, 0].tolist())) > 1
 
 
 # --- JPEG

@@ -182,6 +182,11 @@ def test_mistakes_are_named(denoisers, options, message):
         measure_denoising(denoisers, [("one", GRAY)], progress=False, **options)
 
 
+def test_the_name_of_what_is_given_is_taken():
+    with pytest.raises(GenaugError, match="denoisers must have other names than 'input'"):
+        measure_denoising({"input": lambda image, level: image}, [("one", GRAY)], progress=False)
+
+
 def test_no_images_are_refused():
     with pytest.raises(DataError, match="images must hold at least one image, got none"):
         measure_denoising({}, [], progress=False)

@@ -152,7 +152,11 @@ def test_results_of_another_comparison_are_not_resumed(change, named, train_part
     assert output.read_text() == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": 3}', "\xff\x00"])
+HEAD = '{"rival": "plain", "class_names": ["a", "b"], "test_labels": "0 1", '
+WRONG_SETTINGS, WRONG_RUNS = HEAD + '"settings": [], "runs": []}', HEAD + '"settings": {"arms": {}}, "runs": [{}]}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": 3}', "\xff\x00", WRONG_SETTINGS, WRONG_RUNS])
 def test_files_that_hold_no_results_are_not_resumed(text, train_part, test_part, tmp_path):
     output = tmp_path / "results.json"
     output.write_bytes(text.encode("latin-1"))

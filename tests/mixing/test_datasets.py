@@ -201,6 +201,18 @@ def test_gray_source_becomes_color() -> None:
     assert red.tobytes() == green.tobytes() == blue.tobytes()
 
 
+@pytest.mark.parametrize("kind", [lambda images: images, as_arrays])
+def test_gray_samples_in_color_can_be_changed_in_place(kind: Any) -> None:
+    real = Items(kind(pixels()), lambda self, image, label: (image, label))
+    image = torch.as_tensor(MixedDataset(real, make_bank(channels=1))[14][0])
+    if image.shape[0] != 3:
+        image = image.movedim(-1, 0)
+    before = image.clone()
+    image[0] += 1
+    assert torch.equal(image[1:], before[1:])
+    assert not torch.equal(image[0], before[0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -642,6 +642,14 @@ def test_gray_samples_become_color() -> None:
             assert torch.equal(image, image[:1].expand(3, -1, -1))
 
 
+@pytest.mark.global_rng  # of the transform
+def test_a_transform_may_change_gray_samples_in_color_in_place() -> None:
+    gray = make_bank(source=Marked(channels=1))
+    erase = v2.RandomErasing(p=1.0, scale=(0.2, 0.3), value=[1, 2, 3], inplace=True)
+    for images, _ in MixedLoader(stored(), gray, fraction=0.5, transform=erase):
+        assert len(images[replaced(images)]) == 4
+
+
 def test_a_transform_gets_as_many_channels_as_the_batch_has() -> None:
     gray = make_bank(source=Marked(channels=1))
     normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.4, 0.5, 0.6], [0.25] * 3)])

@@ -148,6 +148,8 @@ def test_recipes_that_contradict_themselves_are_refused() -> None:
         load_recipe(recipe(start="./vae/model"))
     with pytest.raises(RecipeError, match=r"model.discriminator_steps must be below training.steps \(4\).*got 4"):
         load_recipe(recipe(steps=4))
+    with pytest.raises(RecipeError, match=r"model.discriminator_steps must be below training.steps \(1\).*got 1"):
+        load_recipe({"family": "gan", "model": {"discriminator_steps": 1}, "training": {"steps": 1}})
 
 
 def test_a_start_by_its_name_in_the_recipe(digits, tmp_path) -> None:

@@ -159,6 +159,15 @@ def test_images_of_all_sizes_as_if_each_were_alone(gray):
     assert Reconstruct(gray, p=0.0).change_all(images[:1])[0] is images[0]
 
 
+def test_images_without_a_channel_axis_are_images_of_one(gray):
+    images = [levels(1, 8, 8)[0], levels(1, 8, 8).flip(1)[0], levels(1, 20, 12)[0]]
+    transform = Reconstruct(gray, resize=True)
+    results = transform.change_all(images, [0, 1, 2])
+    for result, expected in zip(results, transform.change_all([one[None] for one in images], [0, 1, 2]), strict=True):
+        assert torch.equal(result, expected[0])
+        assert result.shape == expected.shape[1:]
+
+
 def test_what_leaves_the_range_by_rounding_or_overshoot_is_taken(gray):
     images = floats(3, 1, 8, 8)
     images[0, 0, 0, 0], images[1, 0, 0, 0] = 1.06, -1e-7  # as bicubic resizing and blurs of torchvision give

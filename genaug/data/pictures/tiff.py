@@ -27,7 +27,7 @@ from genaug.data.pictures.directories import (
 from genaug.data.pictures.picture import Levels, Picture, PictureFile, make_picture
 from genaug.data.pictures.tiff_pages import CODED, FITTED, Page, check_frames, describe_page
 from genaug.data.pictures.tiff_pixels import decode_page
-from genaug.errors import DataError
+from genaug.errors import DataError, naming
 
 DEFLATE = 8
 STRIP = 1 << 20  # bytes of a strip, about
@@ -72,11 +72,9 @@ class TiffPages(PictureFile):
             shutil.copyfileobj(source, file)
         pointer = len(self._layout.header)
         for page, entries, picture in zip(self._pages, self._directories, pictures, strict=True):
-            try:
+            with naming(str(self.path)):
                 changed = self._write_page(file, page, entries, picture.to_levels())
                 pointer = append_directory(file, self._layout, changed, pointer=pointer)
-            except DataError as problem:
-                raise DataError(f"{self.path}: {problem}") from None
 
     def _write_page(self, file: BinaryIO, page: Page, entries: Directory, levels: Levels) -> Directory:
         """Write samples (H, W, S), in the place of the old ones where they fit, and return the page's new directory."""
@@ -112,10 +110,8 @@ class TiffPages(PictureFile):
 
 
 def _describe(page: tifffile.TiffPage, number: int, size: int) -> Page:
-    try:
+    with naming(f"page {number}"):
         return describe_page(page, size)
-    except DataError as problem:
-        raise DataError(f"page {number}: {problem}") from None
 
 
 def _pack(rows: Levels, order: np.dtype[Any], *, compressed: bool, predicted: bool) -> bytes:

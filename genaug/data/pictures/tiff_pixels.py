@@ -19,33 +19,9 @@ from genaug.data.pictures.picture import Levels
 from genaug.data.pictures.tiff_pages import Page
 
 STRIPS, TILES = (273, 279), (324, 325)  # tags of offsets and lengths
-DECODING = (
-    *(
-        256,
-        257,
-        258,
-        259,
-        262,
-        266,
-        277,
-        278,
-        284,
-        292,
-        293,
-        317,
-        320,
-        322,
-        323,
-        332,
-        338,
-        339,
-        347,
-        529,
-        530,
-        531,
-        532,
-    ),
-)  # tags that say what the pixels are; not the orientation, which Pillow would apply
+CHROMA = (529, 530, 531, 532)
+# tags that say what the pixels are; not the orientation, which Pillow would apply
+DECODING = (*range(256, 260), 262, 266, 277, 278, 284, 292, 293, 317, 320, 322, 323, 332, 338, 339, 347, *CHROMA)
 MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "F", "I;16", "I;16B")
 MODES_AFTER = {"1": "L", "PA": "RGBA"}
 
