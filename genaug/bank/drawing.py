@@ -264,7 +264,16 @@ def _draw_chunk(source: Any, index: int, chunk: int, seed: int) -> tuple[Tensor,
     labels = torch.full((count,), index)
     with torch.no_grad():
         images = source.sample(labels, generator=make_generator(seed, "bank", index, chunk))
+    return take_samples(source, images, count=count), labels
+
+
+def take_samples(source: Any, images: Tensor, *, count: int) -> Tensor:
+    """Return images (count, C, H, W) that a source has drawn, as uint8 on the CPU.
+
+    Raises:
+        DataError: images of another number, size or range.
+    """
     source.spec.check_images(images, name="images of source")
     if images.ndim != 4 or len(images) != count:
         raise DataError(f"images of source must be as many as the labels ({count}), got shape {tuple(images.shape)}")
-    return to_uint8(images).cpu(), labels
+    return to_uint8(images).cpu()

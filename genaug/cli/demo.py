@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from genaug.cli.options import Debug, Device, Overwrite, Quiet, default_output, one_line_errors
+from genaug.cli.options import Debug, Device, Overwrite, Quiet, one_line_errors
 
 
 @one_line_errors
 def demo_command(
-    output: Annotated[Path | None, typer.Option(help=r"Folder to write to. \[default: genaug-demo]")] = None,
+    output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("genaug-demo"),
     seeds: Annotated[int, typer.Option(help="Number of repetitions.", min=2)] = 5,
     validation: Annotated[
         bool, typer.Option("--validation", help="Score on a part split off train, for choosing settings.")
@@ -34,7 +34,7 @@ def demo_command(
     from genaug.workflows.demo import run_demo
 
     run_demo(
-        default_output("genaug-demo", output),
+        output,
         seeds=seeds,
         first_seed=seed,
         validation=validation,

@@ -1,26 +1,18 @@
 """`genaug denoise`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from genaug.cli.options import Debug, Device, Overwrite, Quiet, default_output, one_line_errors, warnings_in_words
-
-
-class Channels(StrEnum):
-    """What to do with pictures of other channels than the model's."""
-
-    match = "match"
-    convert = "convert"
+from genaug.cli.options import Debug, Device, Overwrite, Quiet, one_line_errors
 
 
 @one_line_errors
 def denoise_command(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a path (./run/model) or a hub id.")],
     input: Annotated[Path, typer.Argument(help="A PNG, JPEG or TIFF file, or a folder that is searched for them.")],
-    output: Annotated[Path | None, typer.Option(help=r"Folder for the results. \[default: denoised]")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("denoised"),
     noise_level: Annotated[
         float | None,
         typer.Option(
@@ -34,12 +26,12 @@ def denoise_command(
         int | None, typer.Option(help="Restore in square parts of this side, in pixels, which saves memory.", min=1)
     ] = None,
     channels: Annotated[
-        Channels,
+        Literal["match", "convert"],
         typer.Option(
             help="Whether pictures must have the model's channels, or are converted: a gray model restores each color "
             "by itself, a color model gray as three equal colors."
         ),
-    ] = Channels.match,
+    ] = "match",
     overwrite: Overwrite = False,
     device: Device = None,
     quiet: Quiet = False,
@@ -55,18 +47,17 @@ def denoise_command(
     """
     from genaug.workflows.denoising import run_denoising
 
-    with warnings_in_words():
-        outcome = run_denoising(
-            model,
-            input=input,
-            output=default_output("denoised", output),
-            noise_level=noise_level,
-            strength=strength,
-            tile=tile,
-            channels=channels.value,
-            overwrite=overwrite,
-            device=device,
-            progress=not quiet,
-        )
+    outcome = run_denoising(
+        model,
+        input=input,
+        output=output,
+        noise_level=noise_level,
+        strength=strength,
+        tile=tile,
+        channels=channels,
+        overwrite=overwrite,
+        device=device,
+        progress=not quiet,
+    )
     if outcome.failed:
         raise typer.Exit(1)

@@ -30,7 +30,6 @@ from genaug.cli.options import (
     TestSplit,
     find_reading,
     one_line_errors,
-    warnings_in_words,
 )
 
 evaluate_app = typer.Typer(
@@ -109,27 +108,26 @@ def fidelity_command(
     from genaug.workflows.fidelity import run_fidelity
 
     reading = find_reading(locals())
-    with warnings_in_words():
-        run_fidelity(
-            model,
-            data=data,
-            test=test,
-            split=split,
-            test_split=test_split,
-            validation=validation,
-            samples=samples,
-            classifier_steps=classifier_steps,
-            features=features,
-            accuracy_score=accuracy_score,
-            reading=reading,
-            limit_per_class=limit_per_class,
-            longtail=longtail,
-            output=output,
-            seed=seed,
-            device=device,
-            overwrite=overwrite,
-            progress=not quiet,
-        )
+    run_fidelity(
+        model,
+        data=data,
+        test=test,
+        split=split,
+        test_split=test_split,
+        validation=validation,
+        samples=samples,
+        classifier_steps=classifier_steps,
+        features=features,
+        accuracy_score=accuracy_score,
+        reading=reading,
+        limit_per_class=limit_per_class,
+        longtail=longtail,
+        output=output,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        progress=not quiet,
+    )
 
 
 @evaluate_app.command("memorization")
@@ -197,28 +195,27 @@ def memorization_command(
     from genaug.workflows.memorization import run_memorization
 
     reading = find_reading(locals())
-    with warnings_in_words():
-        run_memorization(
-            model,
-            data=data,
-            test=test,
-            split=split,
-            test_split=test_split,
-            validation=validation,
-            samples=samples,
-            allowed=allowed,
-            features=features,
-            classifier_steps=classifier_steps,
-            reading=reading,
-            limit_per_class=limit_per_class,
-            longtail=longtail,
-            output=output,
-            card=card,
-            seed=seed,
-            device=device,
-            overwrite=overwrite,
-            progress=not quiet,
-        )
+    run_memorization(
+        model,
+        data=data,
+        test=test,
+        split=split,
+        test_split=test_split,
+        validation=validation,
+        samples=samples,
+        allowed=allowed,
+        features=features,
+        classifier_steps=classifier_steps,
+        reading=reading,
+        limit_per_class=limit_per_class,
+        longtail=longtail,
+        output=output,
+        card=card,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        progress=not quiet,
+    )
 
 
 evaluate_app.command("denoising")(denoising_command)

@@ -28,7 +28,6 @@ from genaug.cli.options import (
     TestSplit,
     find_reading,
     one_line_errors,
-    warnings_in_words,
 )
 
 
@@ -89,27 +88,26 @@ def robustness_command(
     from genaug.workflows.robustness import run_robustness
 
     reading = find_reading(locals())
-    with warnings_in_words():
-        run_robustness(
-            model,
-            data=data,
-            test=test,
-            split=split,
-            test_split=test_split,
-            validation=validation,
-            noise_levels=noise_level or (0.1, 0.2),
-            flips=flips,
-            seeds=seeds,
-            steps=steps,
-            reading=reading,
-            limit_per_class=limit_per_class,
-            longtail=longtail,
-            output=output,
-            seed=seed,
-            device=device,
-            overwrite=overwrite,
-            progress=not quiet,
-        )
+    run_robustness(
+        model,
+        data=data,
+        test=test,
+        split=split,
+        test_split=test_split,
+        validation=validation,
+        noise_levels=noise_level or (0.1, 0.2),
+        flips=flips,
+        seeds=seeds,
+        steps=steps,
+        reading=reading,
+        limit_per_class=limit_per_class,
+        longtail=longtail,
+        output=output,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        progress=not quiet,
+    )
 
 
 @one_line_errors
@@ -166,17 +164,16 @@ def denoising_command(
     levels = [parse_noise_level(text) for text in noise_level or []]
     names = "split", "image_column", "root", "download", "grayscale", "limit", "skip_bad"
     values = locals()
-    with warnings_in_words():
-        run_restoration(
-            models or [],
-            data=data,
-            rivals=rival or [],
-            noise_levels=levels or (() if others else None),
-            degradations=others,
-            clip=clip,
-            reading={name: values[name] for name in names},
-            output=output,
-            device=device,
-            overwrite=overwrite,
-            progress=not quiet,
-        )
+    run_restoration(
+        models or [],
+        data=data,
+        rivals=rival or [],
+        noise_levels=levels or (() if others else None),
+        degradations=others,
+        clip=clip,
+        reading={name: values[name] for name in names},
+        output=output,
+        device=device,
+        overwrite=overwrite,
+        progress=not quiet,
+    )

@@ -22,10 +22,8 @@ from genaug.cli.options import (
     Split,
     Test,
     TestSplit,
-    default_output,
     find_reading,
     one_line_errors,
-    warnings_in_words,
 )
 
 
@@ -76,9 +74,7 @@ def utility_command(
     grayscale: Grayscale = False,
     skip_bad: SkipBad = False,
     memory_limit: MemoryLimit = 2.0,
-    output: Annotated[
-        Path | None, typer.Option(help=r"Folder for results, runs and a plot. \[default: ./genaug-utility]")
-    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for results, runs and a plot.")] = Path("genaug-utility"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what is in the output.")] = False,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -97,22 +93,21 @@ def utility_command(
     from genaug.workflows.benchmarks import load_benchmark
     from genaug.workflows.utility import run_utility
 
-    with warnings_in_words():
-        chosen = [f"arms={json.dumps(arm)}"] if arm else []
-        run_utility(
-            load_benchmark(benchmark, overrides=[*(overrides or []), *chosen]),
-            data=data,
-            test=test,
-            split=split,
-            test_split=test_split,
-            test_fraction=test_fraction,
-            bank=bank,
-            reading=reading,
-            drop_shared=drop_shared,
-            output=default_output("genaug-utility", output),
-            jobs=jobs,
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
-            progress=not quiet,
-        )
+    chosen = [f"arms={json.dumps(arm)}"] if arm else []
+    run_utility(
+        load_benchmark(benchmark, overrides=[*(overrides or []), *chosen]),
+        data=data,
+        test=test,
+        split=split,
+        test_split=test_split,
+        test_fraction=test_fraction,
+        bank=bank,
+        reading=reading,
+        drop_shared=drop_shared,
+        output=output,
+        jobs=jobs,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        progress=not quiet,
+    )

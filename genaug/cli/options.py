@@ -73,12 +73,15 @@ READING = "image_column", "label_column", "root", "download", *SIZES, "pairs", "
 
 
 def one_line_errors(command: F) -> F:
-    """Make a command end with one line and a status: 1 after our errors, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Make a command end with one line and a status: 1 after our errors, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Warnings are lines, too.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            with _sigterm_interrupts():
+            with _sigterm_interrupts(), _warnings_in_words():
                 return command(*args, **kwargs)
         except KeyboardInterrupt as stop:
             typer.echo(str(stop) or "interrupted", err=True)
@@ -114,16 +117,10 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def warnings_in_words(*, ignore: type[Warning] | None = None) -> Iterator[None]:
-    """Print warnings on the standard error stream as they come, without the place in the code.
-
-    Args:
-        ignore: warnings of this class are not printed.
-    """
+def _warnings_in_words() -> Iterator[None]:
+    """Print warnings on the standard error stream as they come, without the place in the code."""
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        if ignore is not None:
-            warnings.simplefilter("ignore", ignore)
         warnings.showwarning = lambda message, *place, **rest: typer.echo(f"warning: {message}", err=True)
         yield
 
@@ -150,8 +147,3 @@ def find_reading(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {name: options[name] for name in READING if name in options}
     return {**found, **{name: parse_size(found[name], name=name) for name in SIZES if name in found}}
-
-
-def default_output(name: str, given: Path | None) -> Path:
-    """Return the output folder: the one given, else a folder `name` in the current one."""
-    return given if given is not None else Path(name)

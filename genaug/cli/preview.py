@@ -18,10 +18,8 @@ from genaug.cli.options import (
     Resize,
     Root,
     Seed,
-    default_output,
     find_reading,
     one_line_errors,
-    warnings_in_words,
 )
 
 
@@ -39,7 +37,7 @@ def preview_command(
     resize: Resize = None,
     patches: Patches = None,
     grayscale: Grayscale = False,
-    output: Annotated[Path | None, typer.Option(help=r"Folder for the pictures. \[default: genaug-preview]")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("genaug-preview"),
     seed: Seed = 0,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -52,14 +50,13 @@ def preview_command(
     from genaug.workflows.preview import preview_transforms
 
     reading = find_reading(locals())
-    with warnings_in_words():
-        preview_transforms(
-            model,
-            data=data,
-            split=split,
-            reading=reading,
-            output=default_output("genaug-preview", output),
-            seed=seed,
-            device=device,
-            overwrite=overwrite,
-        )
+    preview_transforms(
+        model,
+        data=data,
+        split=split,
+        reading=reading,
+        output=output,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+    )

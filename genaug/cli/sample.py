@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,19 +24,9 @@ from genaug.cli.options import (
     Seed,
     SkipBad,
     Split,
-    default_output,
     find_reading,
     one_line_errors,
-    warnings_in_words,
 )
-
-
-class Format(StrEnum):
-    """How samples are written."""
-
-    bank = "bank"
-    imagefolder = "imagefolder"
-    parquet = "parquet"
 
 
 class Filter(StrEnum):
@@ -48,13 +38,6 @@ class Filter(StrEnum):
     discriminator = "discriminator"
 
 
-class Short(StrEnum):
-    """What to do where a class cannot be filled."""
-
-    error = "error"
-    fewer = "fewer"
-
-
 @one_line_errors
 def sample_command(
     model: Annotated[str, typer.Argument(help="A shipped model's name, a path (./run/model) or a hub id.")],
@@ -62,7 +45,9 @@ def sample_command(
     class_: Annotated[
         list[str] | None, typer.Option("--class", help=r"Only this class. Can be repeated. \[default: all]")
     ] = None,
-    format: Annotated[Format, typer.Option(help="How to write them.")] = Format.imagefolder,
+    format: Annotated[
+        Literal["bank", "imagefolder", "parquet"], typer.Option(help="How to write them.")
+    ] = "imagefolder",
     output: Annotated[
         Path | None, typer.Option(help=r"Folder, or file for parquet. \[default: samples, or samples.parquet]")
     ] = None,
@@ -76,8 +61,9 @@ def sample_command(
         ),
     ] = None,
     short: Annotated[
-        Short, typer.Option(help="Where filters accept too few samples of a class: fail, or write fewer.")
-    ] = Short.error,
+        Literal["error", "fewer"],
+        typer.Option(help="Where filters accept too few samples of a class: fail, or write fewer."),
+    ] = "error",
     max_draws: Annotated[
         int, typer.Option(help="Samples drawn, at most, for each one wanted of a class.", min=1)
     ] = 100,
@@ -126,25 +112,24 @@ def sample_command(
     from genaug.workflows.sampling import run_sampling
 
     reading = find_reading(locals())
-    with warnings_in_words():
-        run_sampling(
-            model,
-            output=default_output("samples.parquet" if format is Format.parquet else "samples", output),
-            format=format.value,
-            per_class=per_class,
-            classes=class_ or (),
-            data=data,
-            filters=[one.value for one in filter_ or ()],
-            short=short.value,
-            max_draws=max_draws,
-            audit=not no_audit,
-            split=split,
-            reading=reading,
-            limit_per_class=limit_per_class,
-            longtail=longtail,
-            classifier_steps=classifier_steps,
-            seed=seed,
-            device=device,
-            overwrite=overwrite,
-            progress=not quiet,
-        )
+    run_sampling(
+        model,
+        output=output or Path("samples.parquet" if format == "parquet" else "samples"),
+        format=format,
+        per_class=per_class,
+        classes=class_ or (),
+        data=data,
+        filters=[one.value for one in filter_ or ()],
+        short=short,
+        max_draws=max_draws,
+        audit=not no_audit,
+        split=split,
+        reading=reading,
+        limit_per_class=limit_per_class,
+        longtail=longtail,
+        classifier_steps=classifier_steps,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        progress=not quiet,
+    )

@@ -1,5 +1,6 @@
 """`genaug train`."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +25,8 @@ from genaug.cli.options import (
     Root,
     SkipBad,
     Split,
-    default_output,
     find_reading,
     one_line_errors,
-    warnings_in_words,
 )
 from genaug.errors import DataWarning
 
@@ -91,7 +90,8 @@ def train_command(
     reading = find_reading(locals())
     overrides = [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
     settings = load_recipe(recipe, overrides=overrides)
-    with warnings_in_words(ignore=DataWarning):  # those are printed with the check
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # those are printed with the check
         images = load_data(
             data,
             split=split,
@@ -107,7 +107,7 @@ def train_command(
         result = train(
             settings,
             data=images,
-            output=default_output(f"runs/{Path(recipe).stem}", output),
+            output=output or Path("runs", Path(recipe).stem),
             start=start,
             resume=resume,
             device=device,

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genaug.bank.drawing import check_source
+from genaug.bank.drawing import check_source, take_samples
 from genaug.data import LabeledImages
 from genaug.errors import DataError, GenaugError, check_count, shorten
 from genaug.evaluate.parts import check_parts
-from genaug.images import to_float, to_uint8
+from genaug.images import to_float
 from genaug.progress import progress_bar
 from genaug.seeding import make_generator
 
@@ -101,12 +101,7 @@ def draw_samples(
                 images = source.images(rows[number * CHUNK :][: len(chunk)])
             else:
                 images = source.sample(chunk, generator=make_generator(seed, "fidelity samples", number))
-            source.spec.check_images(images, name="images of source")
-            if images.ndim != 4 or len(images) != len(chunk):
-                raise DataError(
-                    f"images of source must be as many as the labels ({len(chunk)}), got shape {tuple(images.shape)}"
-                )
-            yield to_uint8(images).cpu()
+            yield take_samples(source, images, count=len(chunk))
             update(len(chunk))
 
 

@@ -1,6 +1,5 @@
 """An interval for the difference of two arms, over seeds and over test images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,6 @@ from genaug.seeding import make_generator
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
-CHUNK = 500  # resamples at once
-MANY = 10_000  # images; of more, not each draw is drawn, but how often each value comes
 WEIGHTINGS = ("accuracy", "balanced_accuracy")
 
 
@@ -29,6 +26,15 @@ class Difference:
     def verdict(self) -> str:
         """ "gain" or "loss" where the interval leaves out 0, else "no measurable gain"."""
         return "gain" if self.low > 0 else "loss" if self.high < 0 else "no measurable gain"
+
+    @property
+    def points(self) -> str:
+        """In words, as percentage points.
+
+        >>> Difference(mean=-0.01, low=-0.03, high=0.01).points
+        '-1.0 (-3.0 to +1.0)'
+        """
+        return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
 
 
 def paired_difference(ours: Tensor, rival: Tensor, labels: Tensor, *, metric: str = "balanced_accuracy") -> Difference:
@@ -79,40 +85,24 @@ def _resample_images(terms: Tensor, counts: Tensor, generator: torch.Generator) 
     Classes of one image say nothing of their spread: they are drawn from together (collapsed strata: Cochran 1977,
     section 5A.12), a single one with the smallest other class. Deviations from the mean of n images are stretched by
     sqrt(n / (n - 1)) t / z, as those of seeds; t has the degrees of freedom of all classes together.
+
+    Terms have few values. How often each is drawn is multinomial, at a cost that does not grow with their number.
     """
     ids = torch.arange(len(counts))
     ids[counts == 1] = len(counts)
     if int((counts == 1).sum()) == 1 and len(counts) > 1:
         ids[counts == 1] = int(torch.where(counts == 1, counts.max() + 1, counts).argmin())
-    order = ids.repeat_interleave(counts).argsort(stable=True)
-    counts = torch.bincount(ids.repeat_interleave(counts))
-    counts = counts[counts > 0]
-    starts, spans = (counts.cumsum(0) - counts).repeat_interleave(counts), counts.repeat_interleave(counts)
-    terms, place = terms[order], torch.arange(len(counts)).repeat_interleave(counts)
-    means = torch.zeros(len(counts), dtype=terms.dtype).scatter_add_(0, place, terms)[place] / spans
-    widening = _widen(len(terms) - len(counts))
-    terms = means + widening * (spans / (spans - 1).clamp(min=1)) ** 0.5 * (terms - means)
-    if len(terms) > MANY:
-        return _count_draws(terms.split(counts.tolist()), generator)
-    found = []
-    for _ in range(RESAMPLES // CHUNK):
-        places = torch.rand((CHUNK, len(terms)), generator=generator)
-        found.append(terms[starts + (places * spans).long().clamp(max=spans - 1)].sum(1))
-    return torch.cat(found)
-
-
-def _count_draws(classes: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """Return sums (RESAMPLES,) of as many terms as each class has, drawn from its own, by how often each value comes.
-
-    Terms have few values, and their counts are multinomial: it is the same distribution as that of terms drawn one by
-    one, at a cost that does not grow with their number.
-    """
+    ids = ids.repeat_interleave(counts)
+    widening = _widen(len(terms) - len(ids.unique()))
     draws = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    found = np.zeros(RESAMPLES)
-    for terms in classes:
-        values, counts = terms.unique(return_counts=True)
-        found += draws.multinomial(len(terms), counts.double() / len(terms), size=RESAMPLES) @ values.numpy()
-    return torch.from_numpy(found)
+    sums = np.zeros(RESAMPLES)
+    for index in ids.unique():
+        own = terms[ids == index]
+        n, mean = len(own), own.mean()
+        values, times = own.unique(return_counts=True)
+        values = mean + widening * (n / max(1, n - 1)) ** 0.5 * (values - mean)
+        sums += draws.multinomial(n, times.double() / n, size=RESAMPLES) @ values.numpy()
+    return torch.from_numpy(sums)
 
 
 def _resample_seeds(values: Tensor, generator: torch.Generator) -> Tensor:

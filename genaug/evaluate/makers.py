@@ -5,7 +5,7 @@ These are the rivals of generative models, and controls; the models are in `gena
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,17 +22,6 @@ from genaug.seeding import check_seed, derive_seed, make_generator
 from genaug.spec import resolve_counts
 
 Draw = Callable[[int, int], Tensor]
-
-
-class Maker(Protocol):
-    """What `Arm.source` may be: called with the training part, it makes a bank of what is to be mixed in.
-
-    `counts` are the samples wanted of each class, `seed` that of the repetition.
-    """
-
-    def __call__(
-        self, train: LabeledImages, counts: Sequence[int], *, seed: int, device: torch.device
-    ) -> SampleBank: ...
 
 
 @dataclass(frozen=True)

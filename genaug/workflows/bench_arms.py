@@ -2,8 +2,6 @@
 
 import time
 from functools import partial
-from itertools import pairwise
-from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +15,7 @@ from genaug.evaluate.fitting import train_classifier
 from genaug.evaluate.makers import Noise
 from genaug.models import SmallCNN
 from genaug.spec import DataSpec
-from genaug.workflows.timing import Row, take_turns
+from genaug.workflows.timing import Row, per_step, take_turns
 
 SPEC = DataSpec(channels=3, height=32, width=32, class_names=tuple("0123456789"))
 BUDGET = Budget(steps=12, batch_size=64)
@@ -61,7 +59,7 @@ def _time_arm(arm: Arm, data: LabeledImages) -> float:
         device=torch.device("cpu"),
         on_step=lambda: times.append(time.perf_counter()),
     )
-    return _step(times)
+    return per_step(times)
 
 
 def _time_loop(images: Tensor, labels: Tensor, *, flips: bool = False, mix: bool = False) -> float:
@@ -82,12 +80,7 @@ def _time_loop(images: Tensor, labels: Tensor, *, flips: bool = False, mix: bool
         loss.backward()
         optimizer.step()
         times.append(time.perf_counter())
-    return _step(times)
-
-
-def _step(times: list[float]) -> float:
-    """Return the median seconds between the ends of two steps, after the first two, which warm up."""
-    return median(after - before for before, after in pairwise(times[1:]))
+    return per_step(times)
 
 
 class _Flipped(TensorDataset):

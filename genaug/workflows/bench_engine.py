@@ -1,6 +1,5 @@
 """The engine's training step against a bare loop over the same networks, for a VAE and a GAN."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +17,9 @@ from genaug.models.adversarial import discriminator_loss, generator_loss
 from genaug.models.diffaugment import DRAWS, augment
 from genaug.models.gan import BETAS
 from genaug.spec import DataSpec
-from genaug.training import Recipe, TrainingConfig, train
+from genaug.training import Recipe, TrainingConfig
 from genaug.training.schedules import cosine_with_warmup
-from genaug.workflows.timing import Row, take_turns
+from genaug.workflows.timing import Row, per_step, take_turns, time_training
 
 SHAPE = 1, 28, 28
 SPEC = DataSpec(*SHAPE, class_names=tuple("0123456789"))
@@ -40,29 +39,15 @@ def bench_engine(repeats: int) -> list[Row]:
     ]
     ours, rivals, our_gan, rival_gan = take_turns(
         repeats,
-        lambda: _time_engine(recipes[0], data),
+        lambda: time_training(recipes[0], data),
         lambda: _time_loop(_vae_step(), data),
-        lambda: _time_engine(recipes[1], data),
+        lambda: time_training(recipes[1], data),
         lambda: _time_loop(_gan_step(), data),
     )
     return [
         ("training step / bare loop, 28x28, batch 64", ours, rivals, "<= 1.05"),
         ("the same of a GAN", our_gan, rival_gan, "<= 1.05"),
     ]
-
-
-def _time_engine(recipe: Recipe, data: LabeledImages) -> float:
-    times: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            recipe,
-            data=data,
-            output=f"{folder}/run",
-            device="cpu",
-            progress=False,
-            on_step=lambda step: times.append(time.perf_counter()),
-        )
-    return (times[-1] - times[1]) / (len(times) - 2)
 
 
 def _time_loop(step: Callable[[Tensor, Tensor, float, bool], None], data: LabeledImages) -> float:
@@ -73,7 +58,7 @@ def _time_loop(step: Callable[[Tensor, Tensor, float, bool], None], data: Labele
         rows = torch.randint(0, len(data), (TRAINING.batch_size,), generator=generator)
         step(data.images[rows], data.labels[rows], TRAINING.learning_rate * factor, bfloat16)
         times.append(time.perf_counter())
-    return (times[-1] - times[1]) / (len(times) - 2)
+    return per_step(times)
 
 
 def _average(model: Any) -> AveragedModel:

@@ -5,7 +5,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,8 @@ from genaug.errors import GenaugError
 from genaug.models import VAE, VAEConfig
 from genaug.models.layers import Upsample
 from genaug.spec import DataSpec
-from genaug.training import Recipe, TrainingConfig, train
+from genaug.training import Recipe, TrainingConfig
+from genaug.workflows.timing import per_step, time_training
 
 STEPS = 10
 BATCH = 128
@@ -52,17 +52,7 @@ def _time_genaug(data: LabeledImages, precision: Any) -> float:
     config = TrainingConfig(
         steps=STEPS, batch_size=BATCH, precision=precision, save_every=10**6, sample_every=10**6, log_every=5
     )
-    times: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            Recipe(family="vae", model=CONFIG, training=config),
-            data=data,
-            output=Path(folder) / "run",
-            device="cpu",
-            progress=False,
-            on_step=lambda step: times.append(time.perf_counter()),
-        )
-    return _per_step(times)
+    return time_training(Recipe(family="vae", model=CONFIG, training=config), data)
 
 
 def _pythae_side(data: LabeledImages) -> Callable[[], float]:
@@ -137,7 +127,7 @@ def _pythae_side(data: LabeledImages) -> Callable[[], float]:
             stopwatch = Stopwatch()
             trainer.callback_handler = CallbackHandler([stopwatch], rival)
             trainer.train_step(epoch=1)
-        return _per_step(stopwatch.times)
+        return per_step(stopwatch.times)
 
     return side
 
@@ -145,8 +135,3 @@ def _pythae_side(data: LabeledImages) -> Callable[[], float]:
 def _with_label(codes: Tensor) -> Tensor:
     """Return codes (N, D) with the two columns of a label, as our layers expect them; pythae has no labels."""
     return F.pad(codes, (0, 1 + len(CLASSES)))
-
-
-def _per_step(times: list[float]) -> float:
-    """Return the seconds of a step by the times when steps ended; the first one, which warms up, does not count."""
-    return (times[-1] - times[0]) / (len(times) - 1)

@@ -20,6 +20,7 @@ from genaug.progress import progress_bar
 from genaug.storage import expand, own_folder
 from genaug.training import Interrupted, Recipe, load_recipe, train
 from genaug.training.run_folder import OWN_FILES as RUN_FILES
+from genaug.workflows.reports import percent
 
 RECIPE = "demo-vae"
 IMBALANCE_FACTOR = 20.0
@@ -143,13 +144,8 @@ def _report(comparison: Comparison, output: Path, *, test: str) -> None:
     table = Table("", "accuracy", "balanced", "worst class", f"vs. {RIVAL}", box=SIMPLE, padding=(0, 1, 0, 0))
     summary = comparison.to_dict()["summary"]
     for arm, figures in summary.items():
-        cells = [
-            f"{100 * figures[metric]['mean']:.1f} ± {100 * figures[metric]['std']:.1f}"
-            for metric in ("accuracy", "balanced_accuracy", "worst_class")
-        ]
-        gap = figures.get("difference")
-        interval = f"{100 * gap['mean']:+.1f} ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})" if gap else ""
-        table.add_row(arm, *cells, interval)
+        cells = [percent(figures[metric]) for metric in ("accuracy", "balanced_accuracy", "worst_class")]
+        table.add_row(arm, *cells, comparison.difference(arm).points if "difference" in figures else "")
     seeds, images = len(comparison.settings["seeds"]), comparison.settings["test_images"]
     console.print(table)
     console.print(

@@ -133,7 +133,6 @@ def print_memorization(audit: CopyAudit, *, allowed: float = ALLOWED) -> None:
         width = f"{audit.features['num_features']} features, " if space != "pixels" else ""
         columns = "class", "training", "near", "real", "beyond", "distance", "real", "C_T", "copies"
         table = make_table(*columns, title=f"{width}{escape(space)}")
-        table.columns[0].overflow = "fold"
         for column in table.columns[1:]:
             column.no_wrap = True
         table.add_row(*_cells(audit.overall, space, allowed), style="bold")

@@ -11,7 +11,7 @@ from torch import Tensor
 from genaug.bank import SampleBank
 from genaug.bank.files import PROVENANCE
 from genaug.data import LabeledImages, load_data
-from genaug.errors import DataWarning, GenaugError, shorten
+from genaug.errors import DataError, DataWarning, GenaugError, shorten
 from genaug.models.saved import is_path
 from genaug.seeding import check_seed
 from genaug.storage import expand
@@ -62,6 +62,20 @@ def read_split(source: Any, *, seed: int = 0) -> tuple[int, float]:
     if type(share) not in (int, float) or not 0 <= share < 1:
         raise GenaugError(f"validation_fraction of the model's recipe must be from 0 to below 1, got {shorten(share)}")
     return check_seed(recipe.get("seed", seed)), float(share)
+
+
+def check_match(images: LabeledImages, source: Any) -> None:
+    """Check that images have the size and the classes of a model or bank, in the same order.
+
+    Raises:
+        DataError: others.
+    """
+    source.spec.check_images(images.images, name="images of data")
+    if source.spec.class_names and images.spec.class_names != source.spec.class_names:
+        raise DataError(
+            f"data must have the classes of the model in the same order, {shorten(source.spec.class_names)}, got "
+            f"{shorten(images.spec.class_names)}; give the data that it was trained on"
+        )
 
 
 def load_parts(

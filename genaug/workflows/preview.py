@@ -10,7 +10,7 @@ from rich.console import Console
 from genaug.data import LabeledImages, load_data
 from genaug.data.parts import MissingPart
 from genaug.devices import choose_device
-from genaug.errors import GenaugError, shorten
+from genaug.errors import GenaugError
 from genaug.evaluate.plots import plot_columns
 from genaug.images import to_uint8
 from genaug.models import Model
@@ -18,6 +18,7 @@ from genaug.models.base import METHODS
 from genaug.seeding import derive_seed, make_generator
 from genaug.storage import check_vacant, expand
 from genaug.transforms.operations import Vary
+from genaug.workflows.parts import check_match
 from genaug.zoo import load
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0)
@@ -71,12 +72,7 @@ def preview_transforms(
     if not drawings:
         raise GenaugError(f"model must be one that a transform can use, got {loaded.family}")
     images = _read(data, split, reading or {})
-    loaded.spec.check_images(images.images)
-    if loaded.spec.class_names and loaded.spec.class_names != images.spec.class_names:
-        raise GenaugError(
-            f"data must have the classes of the model in the same order, {shorten(loaded.spec.class_names)}, got "
-            f"{shorten(images.spec.class_names)}"
-        )
+    check_match(images, loaded)
     written = []
     for name, draw in drawings:
         columns, rows = draw(loaded, images, seed)

@@ -11,12 +11,11 @@ from torchvision.transforms import v2
 from genaug.devices import choose_device
 from genaug.errors import check_choice
 from genaug.evaluate import Difference, RobustnessResult, measure_robustness
-from genaug.evaluate.figures import show
 from genaug.evaluate.robustness import LEVELS, PROTOCOL
 from genaug.models import require
 from genaug.storage import check_folder, expand
 from genaug.workflows.parts import load_parts, open_source, read_split
-from genaug.workflows.reports import make_table, say, with_versions
+from genaug.workflows.reports import make_table, percent, say, with_versions
 
 RESULTS = "robustness.json"
 METRICS = "accuracy", "balanced_accuracy", "worst_class"
@@ -128,8 +127,8 @@ def print_robustness(result: RobustnessResult) -> None:
         title = f"noise {level:g}" if level else "without noise"
         table = make_table("trained / tested", "accuracy", "balanced", "worst class", "difference", title=title)
         for row, figures in comparison.to_dict()["summary"].items():
-            gap = comparison.difference(row) if "difference" in figures else None
-            table.add_row(row, *(_show(figures[metric]) for metric in METRICS), "" if gap is None else _interval(gap))
+            gap = comparison.difference(row).points if "difference" in figures else ""
+            table.add_row(row, *(percent(figures[metric]) for metric in METRICS), gap)
         console.print(table)
     count = len(result.settings["seeds"])
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "of one seed"
@@ -157,27 +156,10 @@ def sentences(result: RobustnessResult) -> list[str]:
     return lines
 
 
-def _show(figure: Mapping[str, float | None]) -> str:
-    """
-    >>> _show({"mean": 0.5, "std": 0.01}), _show({"mean": 0.5, "std": None})
-    ('50.0 ± 1.0', '50.0')
-    """
-    mean, deviation = figure["mean"], figure["std"]
-    return show(mean, 1, scale=100) if deviation is None else f"{show(mean, 1, scale=100)} ± {100 * deviation:.1f}"
-
-
-def _interval(gap: Difference) -> str:
-    """
-    >>> _interval(Difference(mean=-0.01, low=-0.03, high=0.01))
-    '-1.0 (-3.0..+1.0)'
-    """
-    return f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f}..{100 * gap.high:+.1f})"
-
-
 def _judge(gap: Difference) -> str:
     """
     >>> _judge(Difference(mean=0.02, low=0.01, high=0.03))
-    '+2.0 (+1.0..+3.0), a gain'
+    '+2.0 (+1.0 to +3.0), a gain'
     """
     words = {"gain": "a gain", "loss": "a loss"}.get(gap.verdict, "no measurable difference")
-    return f"{_interval(gap)}, {words}"
+    return f"{gap.points}, {words}"

@@ -17,12 +17,12 @@ from genaug.bank.selection import MAX_DRAWS, Filter, Selection, Short, Tally, wa
 from genaug.data import LabeledImages, load_data
 from genaug.data.parts import MissingPart
 from genaug.devices import choose_device
-from genaug.errors import DataError, DataWarning, GenaugError, shorten
+from genaug.errors import DataWarning, GenaugError
 from genaug.evaluate import CopyAudit, audit_copies
 from genaug.features import STEPS
 from genaug.filters.choice import check_filters, fit_filters
 from genaug.storage import expand
-from genaug.workflows.parts import load_training_part
+from genaug.workflows.parts import check_match, load_training_part
 from genaug.workflows.reports import MAX_ROWS, make_table, say, with_versions
 from genaug.zoo import load
 
@@ -155,12 +155,7 @@ def _read(source: Any, **options: Any) -> tuple[LabeledImages, LabeledImages | N
     """Return the images that `source` was trained on, and those that its recipe held out, if any."""
     part = load_training_part(source, **options)
     images = part.images
-    source.spec.check_images(images.images, name="images of data")
-    if images.spec.class_names != source.spec.class_names:
-        raise DataError(
-            f"data must have the classes of the model in the same order, {shorten(source.spec.class_names)}, got "
-            f"{shorten(images.spec.class_names)}; give the data that it was trained on"
-        )
+    check_match(images, source)
     if not part.share:
         return images, None
     kept, rest = part.split(part.share)

@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -33,6 +36,32 @@ def time_call(work: Callable[[], object]) -> float:
     work()
     _wait_for_gpu()
     return time.perf_counter() - began
+
+
+def per_step(times: list[float]) -> float:
+    """Return the median seconds between the ends of two steps, after the first two, which warm up.
+
+    >>> per_step([0.0, 9.0, 10.0, 12.0, 13.0])
+    1.0
+    """
+    return median(after - before for before, after in pairwise(times[1:]))
+
+
+def time_training(recipe: Any, data: Any) -> float:
+    """Return the seconds of a step of training by a recipe on labeled images, on the CPU."""
+    from genaug.training import train  # which processes that measure memory do without
+
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            recipe,
+            data=data,
+            output=Path(folder, "run"),
+            device="cpu",
+            progress=False,
+            on_step=lambda step: times.append(time.perf_counter()),
+        )
+    return per_step(times)
 
 
 def time_process(code: str) -> float:

@@ -1,7 +1,6 @@
 """What a comparison of arms prints: what the search chose, the arms beside the rival, and what that says."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 
@@ -10,7 +9,7 @@ from genaug.evaluate import Comparison
 from genaug.evaluate.pieces import RIVAL, Piece
 from genaug.evaluate.search import Choice
 from genaug.workflows.benchmarks import Benchmark
-from genaug.workflows.reports import make_table, say
+from genaug.workflows.reports import make_table, percent, say
 
 COLUMNS = {  # heading -> metric
     "accuracy": "accuracy",
@@ -37,10 +36,10 @@ def print_utility(
     summary = comparison.to_dict()["summary"]
     for arm in sorted(summary, key=lambda name: -summary[name]["balanced_accuracy"]["mean"]):
         figures = summary[arm]
-        gap = figures.get("difference")
+        gap = comparison.difference(arm).points if "difference" in figures else ""
         cells = [f"{100 * figures[name]['mean']:.1f}" for name in COLUMNS.values()]
-        difference = "rival" if arm == comparison.rival else _interval(gap) if gap else ""
-        table.add_row(_spaced(arm), _show(figures["balanced_accuracy"]), *cells, difference)
+        difference = "rival" if arm == comparison.rival else gap
+        table.add_row(_spaced(arm), percent(figures["balanced_accuracy"]), *cells, difference)
     Console().print(table)
     say(
         f"In percent on {comparison.settings['test_images']} images ({part}), mean (± standard deviation) over "
@@ -87,20 +86,10 @@ def sentences(comparison: Comparison, pieces: Mapping[str, Piece], *, favorite: 
         note = "" if arm == favorite or len(arms) == 1 else f" (exploratory: {other})"
         change = words.get(gap.verdict)
         start = f"{arm} {change} balanced accuracy over" if change else f"{arm}: no measurable difference to"
-        found.append(f"{start} {comparison.rival}: {_interval(vars(gap))} points{note}.")
+        found.append(f"{start} {comparison.rival}: {gap.points} points{note}.")
     return found
 
 
 def _spaced(arm: str) -> str:
     """Return the name of an arm with places to break it."""
     return arm.replace("+", " +")
-
-
-def _show(figures: Mapping[str, Any]) -> str:
-    deviation = figures["std"]
-    spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
-    return f"{100 * figures['mean']:.1f}{spread}"
-
-
-def _interval(gap: Mapping[str, Any]) -> str:
-    return f"{100 * gap['mean']:+.1f} ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"

@@ -80,15 +80,20 @@ def test_it_is_the_same_every_time_and_leaves_global_randomness_alone() -> None:
     assert np.isclose(turned.mean, -paired_difference(ours, rival, labels).mean)
 
 
-def test_of_many_images_counts_are_drawn_from_the_same_distribution(monkeypatch) -> None:
+def test_counts_of_values_have_the_distribution_of_images_that_are_drawn_one_by_one() -> None:
     generator = seeded(7)
     counts = torch.tensor([40, 1, 300, 25, 1])
     terms = torch.randint(-3, 4, (int(counts.sum()),), generator=generator).double()
-    one_by_one = intervals._resample_images(terms, counts, seeded(0))
-    monkeypatch.setattr(intervals, "MANY", 0)
-    counted = intervals._resample_images(terms, counts, seeded(1))
-    assert counted.shape == one_by_one.shape
-    assert stats.ks_2samp(one_by_one.numpy(), counted.numpy()).pvalue > 1e-3
+    found = intervals._resample_images(terms, counts, seeded(0))
+    classes = list(terms.split(counts.tolist()))
+    classes = [classes[0], classes[2], classes[3], torch.cat([classes[1], classes[4]])]  # those of one image together
+    widening = stats.t.ppf(0.975, len(terms) - 4) / stats.norm.ppf(0.975)
+    one_by_one = torch.zeros(len(found), dtype=torch.float64)
+    for own in classes:
+        drawn = own[torch.randint(len(own), (len(found), len(own)), generator=generator)]
+        stretch = widening * math.sqrt(len(own) / (len(own) - 1))
+        one_by_one += len(own) * own.mean() + stretch * (drawn.sum(1) - len(own) * own.mean())
+    assert stats.ks_2samp(one_by_one.numpy(), found.numpy()).pvalue > 1e-3
 
 
 def test_many_images_cost_no_more_than_their_few_values() -> None:

@@ -202,7 +202,7 @@ def test_sentences():
     assert isinstance(result.comparison(0.1), Comparison)
     clean = result.comparison(0.0, rival="clean / noisy").difference("clean / denoised")
     front, both = (result.comparison(0.1).difference(f"{name} / denoised") for name in ("clean", "denoised"))
-    shown = [f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f}..{100 * gap.high:+.1f})" for gap in (clean, front, both)]
+    shown = [f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})" for gap in (clean, front, both)]
     assert [gap.mean for gap in (clean, front, both)] == pytest.approx([0.0, -0.1, 0.05])
     assert (front.verdict, both.verdict) == ("loss", "gain")
     assert sentences(result) == [
