@@ -10,7 +10,7 @@ from genaug.errors import GenaugError, check_choice
 from genaug.seeding import make_generator
 
 CONFIDENCE = 0.95
-RESAMPLES = 4000
+RESAMPLES = 20_000
 WEIGHTINGS = ("accuracy", "balanced_accuracy")
 
 
@@ -44,7 +44,7 @@ def paired_difference(ours: Tensor, rival: Tensor, labels: Tensor, *, metric: st
     both arms and for all seeds, since all were tested on the same ones. It gives the metric of these images, as the
     mean over all seeds, plus the mean of how far the drawn seeds lie from that over all images (both ways at once, as
     in Owen 2007, "The pigeonhole bootstrap", but added up). The interval reaches from the 2.5th to the 97.5th
-    percentile of 4,000 resamples. Few seeds drawn anew vary too little, so their deviations are stretched by
+    percentile of 20,000 resamples. Few seeds drawn anew vary too little, so their deviations are stretched by
     sqrt(S / (S - 1)) t / z, with the quantiles of Student's t of S - 1 degrees of freedom and of the normal
     distribution: for a test part without end it is about the interval of the paired t test. With two seeds, of which
     only three draws differ, it is shorter, about 0.7 of that.

@@ -216,23 +216,6 @@ def test_validation_holds_out_what_the_recipe_did_and_leaves_the_test_part_alone
     assert {image.numpy().tobytes() for image in parts["test"].images} < held_out
 
 
-def test_validation_that_the_model_was_trained_on_is_refused(here, tiny):
-    refused(measure(tiny, "--validation", 0.2), "validation must be above 0 and at most 0.1", "got 0.2")
-    refused(measure(tiny, "--validation", 0), "validation must be above 0", "--validation 0.1")
-    refused(measure(tiny, "--validation", 0.1, "--test", "digits"), "leave --test and --test-split")
-    refused(measure(tiny, "--validation", 0.1, "--test-split", "all"), "leave --test and --test-split")
-
-
-def test_validation_of_a_model_that_held_out_nothing(here):
-    recipe = {
-        "family": "vae",
-        "model": {"width": 8, "hidden": 16, "latent_dim": 4},
-        "training": {"steps": 1, "batch_size": 8},
-    }
-    genaug.train(recipe, data="digits", output="run", device="cpu", progress=False)
-    refused(measure("./run/model", "--validation", 0.1), "training.validation_fraction=0.1", "at most 0")
-
-
 def test_validation_of_a_bank_warns_that_its_data_are_not_known(here):
     SampleBank.generate(genaug.load("digits-vae"), 20, seed=0, path="bank", progress=False)
     result = measure("./bank", "--validation", 0.1)
