@@ -42,7 +42,6 @@ class Arm:
             class.
         replace: probability that a synthetic image takes the place of a real one, from 0.001 to 0.999.
         until: share of the training after which batches hold real images alone.
-        real_counts: with synthetic images the class counts of the loss are still those of real images.
 
     Raises:
         GenaugError: a value out of its range; `every` with `target` or `cap`.
@@ -60,7 +59,6 @@ class Arm:
     every: float | None = None
     replace: float | None = None
     until: float = 1.0
-    real_counts: bool = False
 
     def __post_init__(self) -> None:
         limits = {

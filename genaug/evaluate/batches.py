@@ -63,7 +63,7 @@ class Batches:
         if self._arm.balanced:
             present = (real > 0).double()
             return present * real.sum() / present.sum()
-        added = self.has_synthetic(step) and self._arm.replace is None and not self._arm.real_counts
+        added = self.has_synthetic(step) and self._arm.replace is None
         return real + self.synthetic_counts if added else real
 
     def rows(self, step: int) -> Tensor:

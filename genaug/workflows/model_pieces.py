@@ -19,9 +19,6 @@ DEFAULT: dict[str, Any] = {"target": "median", "cap": 5.0}  # as `MixedDataset` 
 USES: dict[str, tuple[dict[str, Any], ...]] = {  # field of an `Arm` -> what is set, and what else to try
     "until": ({"until": 0.7}, {"until": 0.5}),
     "replace": ({"replace": 0.2}, {"replace": 0.5}, {"replace": 0.1}),
-    "few": ({"target": "max", "cap": 0.25},),  # a fifth of what is drawn of a class, as with "replace"
-    "replace-most": ({"replace": 0.8},),  # as much as where samples are added to the scarcest classes
-    "real-counts": ({"real_counts": True},),
     "every": ({**DEFAULT, "every": 2.0},),
 }
 STRENGTHS = 0.6, 1.0, 0.3  # of variations
@@ -49,7 +46,7 @@ def model_pieces(benchmark: Benchmark, *, bank: str | Path | None, cache: Path) 
         **{name: Piece(_use, values) for name, values in USES.items()},
     }
     # what "genaug" alone tries; "every" changes what is drawn, so it has to be asked for
-    own = [DEFAULT, *({**DEFAULT, **values[0]} for name, values in USES.items() if name in ("until", "replace"))]
+    own = [DEFAULT, *({**DEFAULT, **values[0]} for name, values in USES.items() if name != "every")]
     if benchmark.generator is not None:
         start = None
         if benchmark.start is not None:
