@@ -17,8 +17,8 @@ def read_results(path: Path) -> Comparison:
     """
     try:
         comparison = Comparison.from_dict(json.loads(path.read_text()))
-        unknown = {run["arm"] for run in comparison.runs if run["seed"] >= 0} - comparison.settings["arms"].keys()
-        if unknown:
+        runs = {(run["arm"], run["seed"]) for run in comparison.runs}
+        if unknown := {arm for arm, _ in runs} - comparison.settings["arms"].keys():
             raise ValueError(f"runs of arms that are not described: {shorten(unknown)}")
         return comparison
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:

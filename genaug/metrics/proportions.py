@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from math import sqrt
 
-from scipy.stats import binomtest
-
 from genaug.errors import GenaugError
 
 Count = tuple[int, int]  # found, of how many
@@ -49,5 +47,7 @@ def excess_interval(
 
 
 def _score_interval(found: int, count: int) -> tuple[float, float]:
+    from scipy.stats import binomtest  # takes a second to import
+
     interval = binomtest(found, count).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)

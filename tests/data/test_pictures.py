@@ -228,6 +228,13 @@ class TestPng:
         assert np.array_equal(load(written), levels)
         assert written.stat().st_size <= 1.05 * (tmp_path / "a.png").stat().st_size + 200
 
+    @pytest.mark.parametrize("samples", [3, 4])
+    def test_16_bit_color_stays_as_small(self, samples: int, tmp_path: Path) -> None:
+        levels = np.add.outer(60 * np.arange(300), 20 * np.arange(400))[..., None] // [1, 2, 3, 4][:samples]
+        path = tmp_path / "a.png"
+        assert cv2.imwrite(str(path), levels.astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+        assert copy(path).stat().st_size <= 1.05 * path.stat().st_size + 200
+
 
 # --- JPEG
 

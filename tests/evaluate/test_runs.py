@@ -281,6 +281,7 @@ def module(tmp_path, monkeypatch) -> Any:
     folder.mkdir()
     (folder / "my_comparison.py").write_text(MODULE)
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "my_comparison", raising=False)  # that of another test, which knows what it tried
     return importlib.import_module("my_comparison")
 
 
@@ -325,7 +326,7 @@ def test_an_interrupted_run_ends_all_of_them(module, train_part, test_part, tmp_
     (tmp_path / "notes").mkdir()
     with pytest.raises(GenaugError, match="a process of a run died"):
         compare(train_part, test_part, classifier=module.Interrupted, jobs=2, seeds=8)
-    assert 1 <= len(list((tmp_path / "notes").iterdir())) <= 4  # of 16 runs
+    assert 1 <= len(list((tmp_path / "notes").iterdir())) <= 2
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")

@@ -141,7 +141,8 @@ def _compress(levels: Levels) -> bytes:
         return buffer.getvalue()
     import cv2
 
-    done, data = cv2.imencode(".png", levels[..., [2, 1, 0, 3][: levels.shape[2]]])
+    bgr = levels[..., [2, 1, 0, 3][: levels.shape[2]]]
+    done, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 6])  # by default large and fast
     if not done:
         raise DataError("its pixels could not be compressed")
     return data.tobytes()
