@@ -110,10 +110,12 @@ def describe_environment(device: torch.device) -> str:
 
 
 PATIENCE = 10.0  # seconds for a worker to end
+REFRESH = 0.5  # seconds between two looks at how many steps the workers have made
 
 _payload: list[Any] = []  # of a worker process: what all runs share, in bytes, and its pixels, until it is read
 _shared: dict[str, Any] = {}
 _parts: dict[int, LabeledImages] = {}
+_steps: Any = None  # made by all workers together
 
 
 class _Pickler(pickle.Pickler):
@@ -145,12 +147,17 @@ def _pack(shared: Mapping[str, Any]) -> list[Any]:
     return [file.getvalue(), pickler.pixels]
 
 
-def _prepare(payload: list[Any], threads: int) -> None:
-    global _payload
+def _prepare(payload: list[Any], threads: int, steps: Any) -> None:
+    global _payload, _steps
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _payload = payload
+    _payload, _steps = payload, steps
+
+
+def _count_step() -> None:
+    with _steps.get_lock():
+        _steps.value += 1
 
 
 def _end_with_parent() -> None:
@@ -172,7 +179,7 @@ def _run_here(name: str, seed: int) -> dict[str, Any]:
             "define them in a module, or use jobs=1"
         ) from None
     try:
-        return _run(Task(name, _shared["arms"][name], seed), _shared, _parts, on_step=lambda: None)
+        return _run(Task(name, _shared["arms"][name], seed), _shared, _parts, on_step=_count_step)
     except KeyboardInterrupt:  # of a training within, which has saved its state: the executor would go on
         os._exit(128 + signal.SIGINT)
 
@@ -189,16 +196,20 @@ def _run_side_by_side(
         ) from None
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(payload, threads))
+    steps, seen = context.Value("q", 0), 0
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(payload, threads, steps))
     try:
         ordered = order_tasks(tasks, jobs=jobs)
         waiting: set[Future[dict[str, Any]]] = {pool.submit(_run_here, task.name, task.seed) for task in ordered}
         payload.clear()  # all processes have started
         while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            done, waiting = wait(waiting, timeout=REFRESH, return_when=FIRST_COMPLETED)
+            made = steps.get_obj().value  # without the lock, which a worker that died may hold
+            update(made - seen)
+            seen = made
             for future in sorted(done, key=lambda one: one.exception() is not None):  # an error loses no run beside it
                 run = future.result()
-                update(shared["budget"].steps, description=f"seed {run['seed']}: {run['arm']}")
+                update(0, description=f"seed {run['seed']}: {run['arm']}")
                 yield run
     except BrokenProcessPool:
         raise GenaugError(

@@ -22,7 +22,7 @@ from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices
 from genaug.data.allocation import allocate_pixels
 from genaug.errors import DataWarning, ResumeWarning
-from genaug.evaluate import Arm, Budget, Comparison, compare_arms, comparison
+from genaug.evaluate import Arm, Budget, Comparison, compare_arms, comparison, jobs
 from genaug.evaluate.checks import check_arms
 from genaug.evaluate.intervals import paired_difference
 from genaug.evaluate.losses import Focal
@@ -267,6 +267,13 @@ class Slow(Noted):
         return found
 
 
+class Pausing(SmallCNN):
+    def forward(self, images):
+        if self.training:
+            time.sleep(0.1)
+        return super().forward(images)
+
+
 if __name__ == "__main__":
     test = load_data("digits", split="test")
     arms = {"plain": Arm(), "balanced": Arm(balanced=True)}
@@ -293,6 +300,22 @@ def test_runs_side_by_side_are_those_one_after_another(module, test_part, tmp_pa
     assert without_times(many) == without_times(one)
     assert many.difference("mixup") == one.difference("mixup")
     assert json.loads(output.read_text()) == many.to_dict()
+
+
+def test_steps_in_other_processes_are_counted_while_they_are_made(module, train_part, test_part, monkeypatch):
+    monkeypatch.setattr(jobs, "REFRESH", 0.01)
+    tasks = [jobs.Task("plain", Arm(), seed) for seed in range(3)]
+    shared = {"train": train_part, "test": test_part, "classifier": module.Pausing, "budget": Budget(steps=10)}
+    made: list[int] = []
+    after = [
+        sum(made)
+        for _ in jobs.run_tasks(
+            tasks, {**shared, "device": CPU}, {}, jobs=2, update=lambda steps, description=None: made.append(steps)
+        )
+    ]
+    assert sum(1 for steps in made if steps) > len(tasks)  # not in one leap for each run
+    assert after[0] >= 10
+    assert sum(made) == 30
 
 
 def test_pixels_on_the_disk_are_shared_and_the_others_kept_once(module, train_part, test_part, tmp_path, monkeypatch):
