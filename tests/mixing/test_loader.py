@@ -1141,7 +1141,8 @@ def test_a_gpu_where_cuda_is_initialized_may_be_used() -> None:
 def test_a_model_on_a_gpu_in_a_forked_worker(make: Any, vae: VAE, digits: Any) -> None:
     transform = make(copy.deepcopy(vae).cuda())
     batches = [(digits.images[:8], digits.labels[:8])]
-    loader = DataLoader(batches, batch_size=None, num_workers=1, multiprocessing_context="fork", collate_fn=transform)
+    options: dict[str, Any] = {"batch_size": None, "num_workers": 1, "multiprocessing_context": "fork"}
+    loader = DataLoader(batches, **options, collate_fn=transform, generator=seeded())
     with pytest.raises(GenaugError, match="a model on a GPU cannot run in a forked worker"):
         list(loader)
 
