@@ -13,6 +13,7 @@ from genaug.errors import GenaugError, shorten
 from genaug.evaluate.arms import Arm, Budget
 from genaug.evaluate.batches import Batches
 from genaug.evaluate.losses import adjust_logits
+from genaug.evaluate.unfinished import Unfinished
 from genaug.images import to_float, to_uint8
 from genaug.models.running import draw_seeds
 from genaug.seeding import derive_seed, make_generator, own_randomness
@@ -33,19 +34,22 @@ def train_classifier(
     device: torch.device,
     on_step: Callable[[], None],
     degradations: Sequence[Degradation] = (),
+    unfinished: Unfinished | None = None,
 ) -> tuple[nn.Module, list[int]]:
     """Train a new classifier on `train` under `arm`; return it, in evaluation mode, and the class counts it drew from.
 
     Weights at the start, the draws of classes, dropout and what `transform`, `mix` and `degradations` draw depend on
     `seed` alone, so that arms are paired. Degraded images, new ones in every batch, are rounded to uint8, as in a file.
-    The network of an arm with an `adjustment` returns adjusted logits.
+    The network of an arm with an `adjustment` returns adjusted logits. A run that is `unfinished` goes on from the
+    state that it kept, as if it had not been cut off.
     """
     net = make_classifier(classifier, train, seed=seed, device=device).train()
     batches = Batches(arm, train, steps=budget.steps, batch_size=budget.batch_size, seed=seed, device=device)
     mix = None if arm.mix is None else arm.mix(num_classes=train.spec.num_classes)
     optimizer = _make_optimizer(net, budget)
     rate = arm.learning_rate or budget.learning_rate
-    for step in range(budget.steps):
+    kept = unfinished or Unfinished(None)
+    for step in range(kept.restore(net, optimizer), budget.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_factor(step, budget)
         images, labels = batches.draw(step)
@@ -68,6 +72,7 @@ def train_classifier(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        kept.save_in_time(net, optimizer, step=step + 1)
         on_step()
     drawn = (batches.real_counts + batches.synthetic_counts).tolist()
     if arm.adjustment:

@@ -6,12 +6,12 @@ import os
 import pickle
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
@@ -26,16 +26,18 @@ from genaug.evaluate.fitting import train_classifier
 from genaug.evaluate.generators import Trained
 from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.scoring import score_classifier
+from genaug.evaluate.unfinished import Unfinished
 from genaug.progress import Update
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run that is to be made: an arm by its name, and a seed."""
+    """A run that is to be made: an arm by its name, a seed, and the file that keeps its state until it is done."""
 
     name: str
     arm: Arm
     seed: int
+    state: Path | None = None
 
 
 def run_tasks(
@@ -77,7 +79,7 @@ def run_tasks(
 def _run(
     task: Task, shared: Mapping[str, Any], parts: dict[int, LabeledImages], *, on_step: Callable[[], None]
 ) -> dict[str, Any]:
-    began = time.perf_counter()
+    unfinished = Unfinished(task.state)
     if task.seed not in parts:
         parts.clear()
         train = shared["train"]
@@ -95,10 +97,10 @@ def _run(
         seed=task.seed,
         device=device,
         on_step=on_step,
+        unfinished=unfinished,
     )
     scores = score_classifier(net, test.images, test.labels, counts=part.counts, device=device)
-    seconds = round(time.perf_counter() - began, 2)
-    about = {"seconds": seconds, "environment": describe_environment(device)}
+    about = {"seconds": round(unfinished.seconds, 2), "environment": describe_environment(device)}
     return {"arm": task.name, "seed": task.seed, **scores, "counts": counts, **about}
 
 
@@ -168,7 +170,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_here(name: str, seed: int) -> dict[str, Any]:
+def _run_here(name: str, seed: int, state: Path | None) -> dict[str, Any]:
     try:  # by hand, what the executor would do with its arguments, but for an error that can be told
         if _payload:
             _shared.update(_Unpickler(io.BytesIO(_payload[0]), _payload[1]).load())
@@ -179,7 +181,7 @@ def _run_here(name: str, seed: int) -> dict[str, Any]:
             "define them in a module, or use jobs=1"
         ) from None
     try:
-        return _run(Task(name, _shared["arms"][name], seed), _shared, _parts, on_step=_count_step)
+        return _run(Task(name, _shared["arms"][name], seed, state), _shared, _parts, on_step=_count_step)
     except KeyboardInterrupt:  # of a training within, which has saved its state: the executor would go on
         os._exit(128 + signal.SIGINT)
 
@@ -200,7 +202,9 @@ def _run_side_by_side(
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(payload, threads, steps))
     try:
         ordered = order_tasks(tasks, jobs=jobs)
-        waiting: set[Future[dict[str, Any]]] = {pool.submit(_run_here, task.name, task.seed) for task in ordered}
+        waiting: set[Future[dict[str, Any]]] = {
+            pool.submit(_run_here, task.name, task.seed, task.state) for task in ordered
+        }
         payload.clear()  # all processes have started
         while waiting:
             done, waiting = wait(waiting, timeout=REFRESH, return_when=FIRST_COMPLETED)

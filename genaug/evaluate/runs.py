@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,10 +27,14 @@ from genaug.evaluate.fitting import check_classifier
 from genaug.evaluate.jobs import Task, describe_environment, run_tasks
 from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.stored import read_runs
+from genaug.evaluate.unfinished import count_steps
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
 from genaug.seeding import check_seed
-from genaug.storage import LOCK, check_vacant, expand, hold, write_json, write_text
+from genaug.storage import LOCK, check_vacant, clear_own_files, expand, hold, write_json, write_text
+
+UNFINISHED, STATES = ".unfinished", r"[0-9a-f]{16}\.pt"  # a folder beside results, and the names of what is in it
+OWN_FILES = rf"\.(json|csv)|\{UNFINISHED}/{STATES}"  # what follows the name of results in their files
 
 Train = LabeledImages | Callable[[int], LabeledImages]
 
@@ -62,7 +67,8 @@ def compare_arms(
         budget: of every arm.
         classifier: makes a new network from a `DataSpec`: public images (N, C, H, W) -> logits (N, classes).
         output: JSON file that is rewritten after every run, and a CSV file of the same name beside it; new ones.
-        resume: go on from `output`, where it exists, with the runs that are missing there.
+        resume: go on from `output`, where it exists, with the runs that are missing there, and within those that were
+            cut off. Their states, at most a minute old, lie beside it in a folder NAME.unfinished until all are done.
         overwrite: replace an existing `output`.
         jobs: runs at once, each in a process of its own with its share of the processor's cores; arms, classifier and a
             function `train` must then be importable by name, as pickle asks.
@@ -94,7 +100,8 @@ def compare_arms(
     if results is not None and results.suffix.lower() == ".csv":
         raise GenaugError(f"output must be a JSON file, beside which a CSV file is written, got {results}")
     if results is not None and not (resume and results.exists()):
-        for path in (results, results.with_suffix(".csv")):
+        beside = [".csv"] if resume else [".csv", UNFINISHED]
+        for path in (results, *map(results.with_suffix, beside)):
             check_vacant(path, overwrite=overwrite)
     first = train(seeds[0]) if callable(train) else train
     check_parts(first, test)
@@ -120,12 +127,20 @@ def compare_arms(
         run_missing()
         return comparison
     with hold(results, results.with_name(f".{results.name}{LOCK}")):
-        if resume and results.exists():
+        states, environment = results.with_suffix(UNFINISHED), describe_environment(where)
+        if not resume:
+            _clear(states)
+        if states.exists() or (resume and results.exists()):
             _check_recognizable({name: settings[name] for name in ("classifier", "train")} | settings["arms"])
-            comparison.runs.extend(read_runs(results, comparison, environment=describe_environment(where)))
+        if resume and results.exists():
+            comparison.runs.extend(read_runs(results, comparison, environment=environment))
             if comparison.runs:
                 write_results(results, comparison)  # of what was kept, the rival may be another
-        run_missing(on_run=lambda: write_results(results, comparison))
+        run_missing(
+            on_run=lambda: write_results(results, comparison),
+            state_of=lambda name, seed: states / f"{_key(comparison, name, seed, environment)}.pt",
+        )
+        _clear(states)
     return comparison
 
 
@@ -139,13 +154,17 @@ def _run_missing(
     progress: bool,
     on_step: Callable[[], None] | None,
     on_run: Callable[[], None] | None = None,
+    state_of: Callable[[str, int], Path] | None = None,
 ) -> None:
     """Add the runs to `comparison` that it lacks; `first` is the training part of the first seed."""
     seeds, done = comparison.settings["seeds"], {(run["arm"], run["seed"]) for run in comparison.runs}
-    tasks = [Task(name, arms[name], seed) for seed in seeds for name in arms if (name, seed) not in done]
+    missing = [(name, seed) for seed in seeds for name in arms if (name, seed) not in done]
+    states = {} if state_of is None else {(name, seed): state_of(name, seed) for name, seed in missing}
+    tasks = [Task(name, arms[name], seed, states.get((name, seed))) for name, seed in missing]
     steps = shared["budget"].steps
-    ended = (len(seeds) * len(arms) - len(tasks)) * steps
-    with progress_bar("comparing", total=ended + len(tasks) * steps, done=ended, enabled=progress) as update:
+    total = len(seeds) * len(arms) * steps
+    ended = total - len(tasks) * steps + sum(count_steps(state) for state in states.values())
+    with progress_bar("comparing", total=total, done=ended, enabled=progress) as update:
         for run in run_tasks(tasks, shared, {seeds[0]: first}, jobs=jobs, update=update, on_step=on_step):
             comparison.runs.append(run)
             if run.get("diverged"):
@@ -157,6 +176,8 @@ def _run_missing(
                 )
             if on_run is not None:
                 on_run()
+            if state := states.get((run["arm"], run["seed"])):
+                state.unlink(missing_ok=True)
 
 
 def write_results(path: Path, comparison: Comparison) -> None:
@@ -191,6 +212,20 @@ def describe(value: Any) -> str:
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _key(comparison: Comparison, name: str, seed: int, environment: str) -> str:
+    """Return what tells a run from all others: another arm, seed or budget, or other data, makes it another one."""
+    settings = {key: value for key, value in comparison.settings.items() if key not in ("seeds", "arms")}
+    text = json.dumps([settings, name, comparison.settings["arms"][name], seed, environment], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _clear(states: Path) -> None:
+    """Remove a folder of states, and nothing else that may be there."""
+    if states.exists():
+        clear_own_files(states, STATES, last="")
+        states.rmdir()
 
 
 def _check_recognizable(described: Mapping[str, Any]) -> None:

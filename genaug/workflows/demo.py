@@ -15,6 +15,7 @@ from genaug.devices import choose_device
 from genaug.errors import GenaugError, shorten
 from genaug.evaluate import Arm, Budget, Comparison, Difference, compare_arms
 from genaug.evaluate.plots import plot_real_beside_synthetic, plot_recall
+from genaug.evaluate.runs import OWN_FILES as RESULT_FILES
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
 from genaug.storage import expand, own_folder
@@ -29,7 +30,7 @@ CLASSIFIER_STEPS = 300
 TARGET, CAP = "median", 5.0
 REAL, RIVAL, OURS = "real only", "class-balanced", "class-balanced + genaug"
 OWN_FILES = (
-    r"results\.(json|csv)|real-and-synthetic\.png|recall\.png|bank/(images\.safetensors|provenance\.json)"
+    rf"results({RESULT_FILES})|real-and-synthetic\.png|recall\.png|bank/(images\.safetensors|provenance\.json)"
     rf"|training/({RUN_FILES})"
 )
 

@@ -16,6 +16,7 @@ from genaug.evaluate.fitting import check_classifier
 from genaug.evaluate.parts import check_classes, check_parts, find_missing, find_shared
 from genaug.evaluate.pieces import RIVAL, Piece, build_on, compose_arms, rival_pieces
 from genaug.evaluate.plots import plot_arms
+from genaug.evaluate.runs import OWN_FILES as RESULT_FILES
 from genaug.evaluate.search import Choice, choose_settings, split_for_search
 from genaug.storage import expand, own_folder
 from genaug.workflows.benchmarks import Benchmark
@@ -26,7 +27,7 @@ from genaug.workflows.utility_report import is_synthetic, list_pieces, print_cho
 
 RESULTS = "results.json"
 OURS = "genaug"
-OWN_FILES = r"(rivals|ours|results)\.(json|csv)|arms\.png|generators/.+"
+OWN_FILES = rf"(rivals|ours|results)({RESULT_FILES})|arms\.png|generators/.+"
 
 
 def run_utility(

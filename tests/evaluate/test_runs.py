@@ -22,7 +22,7 @@ from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices
 from genaug.data.allocation import allocate_pixels
 from genaug.errors import DataWarning, ResumeWarning
-from genaug.evaluate import Arm, Budget, Comparison, compare_arms, comparison, jobs
+from genaug.evaluate import Arm, Budget, Comparison, compare_arms, comparison, jobs, unfinished
 from genaug.evaluate.checks import check_arms
 from genaug.evaluate.intervals import paired_difference
 from genaug.evaluate.losses import Focal
@@ -105,6 +105,121 @@ def test_a_comparison_goes_on_where_it_was_cut_off(train_part, test_part, tmp_pa
     again = compare(train_part, test_part, output=output, resume=True, on_step=lambda: done.append(1))
     assert len(done) == 6
     assert again == resumed
+
+
+def stop_after(count: int) -> Any:
+    """A function that raises at its call of this number."""
+    calls = []
+
+    def step() -> None:
+        calls.append(1)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+
+    return step
+
+
+@pytest.fixture
+def cut_off(train_part, test_part, tmp_path, monkeypatch) -> dict[str, Any]:
+    """What to resume a comparison with whose fourth run was cut off after the third of ten steps."""
+    monkeypatch.setattr(unfinished, "INTERVAL", 0.0)
+    arms = {**ARMS, "mixup": Arm(mix=partial(v2.MixUp, alpha=1.0), transform=v2.RandomHorizontalFlip())}
+    given = {"arms": arms, "output": tmp_path / "results.json", "budget": Budget(steps=10, batch_size=8)}
+    with pytest.raises(KeyboardInterrupt):
+        compare(train_part, test_part, **given, on_step=stop_after(33))
+    assert len(json.loads(given["output"].read_text())["runs"]) == 3
+    return given
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_run_goes_on_where_it_was_cut_off(optimizer, train_part, test_part, tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "INTERVAL", 0.0)
+    budget = Budget(steps=10, batch_size=8, optimizer=optimizer, schedule="steps", learning_rate=0.01)
+    given = {"output": tmp_path / "results.json", "budget": budget, "arms": {"plain": Arm()}, "seeds": 1}
+    for count in (4, 3):
+        with pytest.raises(KeyboardInterrupt):
+            compare(train_part, test_part, **given, resume=True, on_step=stop_after(count))
+    assert not given["output"].exists()  # no run is done
+    steps: list[int] = []
+    resumed = compare(train_part, test_part, **given, resume=True, on_step=lambda: steps.append(1))
+    assert len(steps) == 10 - 4 - 3
+    assert without_times(resumed) == without_times(compare(train_part, test_part, **{**given, "output": None}))
+    assert sorted(os.listdir(tmp_path)) == ["results.csv", "results.json"]
+
+
+def test_all_runs_of_a_comparison_go_on(cut_off, train_part, test_part, tmp_path):
+    assert len(os.listdir(tmp_path / "results.unfinished")) == 1  # those of runs that are done are gone
+    steps: list[int] = []
+    resumed = compare(train_part, test_part, **cut_off, resume=True, on_step=lambda: steps.append(1))
+    assert len(steps) == 80 - 33
+    whole = compare(train_part, test_part, **{**cut_off, "output": None})
+    assert without_times(resumed) == without_times(whole)
+    assert sorted(os.listdir(tmp_path)) == ["results.csv", "results.json"]
+
+
+def test_time_of_a_run_counts_what_it_took_before(cut_off, train_part, test_part, tmp_path):
+    (path,) = (tmp_path / "results.unfinished").iterdir()
+    state = torch.load(path, weights_only=True)
+    assert state["step"] == 3
+    assert 0 < state["seconds"] < 100
+    torch.save({**state, "seconds": 1000.0}, path)
+    resumed = compare(train_part, test_part, **cut_off, resume=True)
+    assert 1000 < max(run["seconds"] for run in resumed.runs) < 1100
+
+
+@pytest.mark.parametrize("change", [{"seeds": [0, 1], "budget": Budget(steps=11, batch_size=8)}, {"seeds": [1]}])
+def test_a_state_is_of_no_other_run(change, cut_off, train_part, test_part, tmp_path):
+    cut_off["output"].unlink()
+    cut_off["output"].with_suffix(".csv").unlink()
+    steps: list[int] = []
+    asked = {**cut_off, "arms": {"mixup": cut_off["arms"]["mixup"]}, **change, "rival": "mixup"}
+    compare(train_part, test_part, **asked, resume=True, on_step=lambda: steps.append(1))
+    assert len(steps) == len(asked["seeds"]) * asked["budget"].steps
+    assert sorted(os.listdir(tmp_path)) == ["results.csv", "results.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"some text"])
+def test_a_state_that_is_damaged_is_named(content, cut_off, train_part, test_part, tmp_path):
+    (path,) = (tmp_path / "results.unfinished").iterdir()
+    whole = path.read_bytes()
+    for text in (content, whole[: len(whole) // 2]):
+        path.write_bytes(text)
+        with pytest.raises(GenaugError, match=rf"{path.name} must hold the state of a run, got .*; delete it to beg"):
+            compare(train_part, test_part, **cut_off, resume=True)
+        assert path.read_bytes() == text
+    path.unlink()
+    compare(train_part, test_part, **cut_off, resume=True)
+
+
+def test_a_state_of_another_network_is_named(cut_off, train_part, test_part, tmp_path):
+    (path,) = (tmp_path / "results.unfinished").iterdir()
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "net": {**state["net"], "head.weight": torch.zeros(10, 6)}}, path)
+    with pytest.raises(GenaugError, match=r"must hold a state of this classifier, got .*size mismatch.*; delete it"):
+        compare(train_part, test_part, **cut_off, resume=True)
+
+
+def test_states_are_not_lost_by_mistake(cut_off, train_part, test_part, tmp_path):
+    cut_off["output"].unlink()
+    cut_off["output"].with_suffix(".csv").unlink()
+    before = os.listdir(tmp_path / "results.unfinished")
+    with pytest.raises(GenaugError, match=r"results.unfinished: exists already; choose another output, or overwrite"):
+        compare(train_part, test_part, **cut_off)
+    assert os.listdir(tmp_path / "results.unfinished") == before
+    (tmp_path / "results.unfinished/mine.txt").touch()
+    with pytest.raises(GenaugError, match=r"results.unfinished: holds mine.txt, which was not written by this"):
+        compare(train_part, test_part, **cut_off, overwrite=True)
+    (tmp_path / "results.unfinished/mine.txt").unlink()
+    steps: list[int] = []
+    compare(train_part, test_part, **cut_off, overwrite=True, on_step=lambda: steps.append(1))
+    assert len(steps) == 80
+
+
+def test_an_unclear_run_does_not_go_on(cut_off, train_part, test_part, tmp_path):
+    cut_off["output"].unlink()
+    cut_off["output"].with_suffix(".csv").unlink()
+    with pytest.raises(GenaugError, match="runs cannot be resumed where"):
+        compare(train_part, test_part, **cut_off, classifier=lambda spec: small(spec), resume=True)
 
 
 def test_another_comparison_is_kept_out_of_its_results(train_part, test_part, tmp_path):
@@ -205,7 +320,7 @@ import time
 
 from genaug import GenaugError
 from genaug.data import load_data, longtail_indices
-from genaug.evaluate import Arm, compare_arms, jobs
+from genaug.evaluate import Arm, compare_arms, jobs, unfinished
 from genaug.evaluate.makers import Noise
 from genaug.models import GAN, VAE, GANConfig, SmallCNN, VAEConfig
 
@@ -220,6 +335,7 @@ def draw(seed):
 
 
 TRIED = []
+unfinished.INTERVAL = float(os.environ.get("INTERVAL", unfinished.INTERVAL))
 
 
 def trains(net):  # and is not only tried before
@@ -257,6 +373,15 @@ class Interrupted(Noted):
         if multiprocessing.parent_process() is not None and self.training:
             raise KeyboardInterrupt
         return found
+
+
+class Dying(SmallCNN):  # in the seventh step of its first run
+    def forward(self, images):
+        if self.training and multiprocessing.parent_process() is not None and "DIES" in os.environ:
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps == 7:
+                os._exit(1)
+        return super().forward(images)
 
 
 class Slow(Noted):
@@ -300,6 +425,21 @@ def test_runs_side_by_side_are_those_one_after_another(module, test_part, tmp_pa
     assert without_times(many) == without_times(one)
     assert many.difference("mixup") == one.difference("mixup")
     assert json.loads(output.read_text()) == many.to_dict()
+
+
+def test_runs_of_a_process_that_died_go_on(module, train_part, test_part, tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERVAL", "0")
+    given = {"classifier": module.Dying, "budget": Budget(steps=10, batch_size=8), "jobs": 2, "arms": {"plain": Arm()}}
+    output = tmp_path / "results.json"
+    with monkeypatch.context() as patch:
+        patch.setenv("DIES", "1")
+        with pytest.raises(GenaugError, match="a process of a run died"):
+            compare(train_part, test_part, **given, output=output)
+    states = [torch.load(path, weights_only=True)["step"] for path in (tmp_path / "results.unfinished").iterdir()]
+    assert max(states) == 6
+    resumed = compare(train_part, test_part, **given, output=output, resume=True)
+    assert without_times(resumed) == without_times(compare(train_part, test_part, **given))
+    assert sorted(os.listdir(tmp_path)) == ["modules", "results.csv", "results.json"]
 
 
 def test_steps_in_other_processes_are_counted_while_they_are_made(module, train_part, test_part, monkeypatch):

@@ -144,7 +144,11 @@ def test_a_run_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch) -> None:
     with pytest.raises(GenaugError, match=r"mine\.txt"):
         run(arms, **given, overwrite=True)
     (output / "mine.txt").unlink()
+    for name in ("rivals", "results"):  # as a run leaves it that is killed
+        (output / f"{name}.unfinished").mkdir()
+        (output / f"{name}.unfinished/0123456789abcdef.pt").touch()
     run(arms, **given, overwrite=True)
+    assert not list(output.glob("*.unfinished"))
 
 
 def test_two_runs_into_one_folder(digits, tmp_path) -> None:
