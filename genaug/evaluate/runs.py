@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
+from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from genaug.bank import SampleBank
 from genaug.bank.drawing import hash_source, name_source
 from genaug.data import LabeledImages
 from genaug.devices import choose_device
-from genaug.errors import DataWarning, GenaugError, check_count, shorten
+from genaug.errors import DataWarning, GenaugError, ResumeWarning, check_count, shorten
 from genaug.evaluate.arms import Arm, Budget
 from genaug.evaluate.checks import check_arms
 from genaug.evaluate.comparison import Comparison, make_table_rows
@@ -27,14 +29,14 @@ from genaug.evaluate.fitting import check_classifier
 from genaug.evaluate.jobs import Task, describe_environment, run_tasks
 from genaug.evaluate.parts import check_classes, check_parts
 from genaug.evaluate.stored import read_runs
-from genaug.evaluate.unfinished import count_steps
+from genaug.evaluate.unfinished import STATE, count_steps, list_states, remove_leftovers, remove_states
 from genaug.models import SmallCNN
 from genaug.progress import progress_bar
 from genaug.seeding import check_seed
-from genaug.storage import LOCK, check_vacant, clear_own_files, expand, hold, write_json, write_text
+from genaug.storage import LOCK, check_vacant, expand, hold, write_json, write_text
 
-UNFINISHED, STATES = ".unfinished", r"[0-9a-f]{16}\.pt"  # a folder beside results, and the names of what is in it
-OWN_FILES = rf"\.(json|csv)|\{UNFINISHED}/{STATES}"  # what follows the name of results in their files
+UNFINISHED = ".unfinished"  # a folder beside results
+OWN_FILES = rf"\.(json|csv)|\{UNFINISHED}/{STATE}"  # what follows the name of results in their files
 
 Train = LabeledImages | Callable[[int], LabeledImages]
 
@@ -68,7 +70,8 @@ def compare_arms(
         classifier: makes a new network from a `DataSpec`: public images (N, C, H, W) -> logits (N, classes).
         output: JSON file that is rewritten after every run, and a CSV file of the same name beside it; new ones.
         resume: go on from `output`, where it exists, with the runs that are missing there, and within those that were
-            cut off. Their states, at most a minute old, lie beside it in a folder NAME.unfinished until all are done.
+            cut off. Their states, kept every minute, lie beside it in a folder NAME.unfinished until all are done: what
+            `state_dict` tells of network and optimizer, so that nothing else may change in the course of a training.
         overwrite: replace an existing `output`.
         jobs: runs at once, each in a process of its own with its share of the processor's cores; arms, classifier and a
             function `train` must then be importable by name, as pickle asks.
@@ -100,9 +103,13 @@ def compare_arms(
     if results is not None and results.suffix.lower() == ".csv":
         raise GenaugError(f"output must be a JSON file, beside which a CSV file is written, got {results}")
     if results is not None and not (resume and results.exists()):
-        beside = [".csv"] if resume else [".csv", UNFINISHED]
-        for path in (results, *map(results.with_suffix, beside)):
+        for path in (results, results.with_suffix(".csv")):
             check_vacant(path, overwrite=overwrite)
+        if list_states(states := results.with_suffix(UNFINISHED)) and not (resume or overwrite):
+            raise GenaugError(
+                f"{states}: holds states of runs that were cut off; go on from them (--resume, resume=True), choose "
+                "another output, or overwrite it (--overwrite, overwrite=True)"
+            )
     first = train(seeds[0]) if callable(train) else train
     check_parts(first, test)
     check_classes(first, test)
@@ -127,21 +134,42 @@ def compare_arms(
         run_missing()
         return comparison
     with hold(results, results.with_name(f".{results.name}{LOCK}")):
-        states, environment = results.with_suffix(UNFINISHED), describe_environment(where)
-        if not resume:
-            _clear(states)
-        if states.exists() or (resume and results.exists()):
-            _check_recognizable({name: settings[name] for name in ("classifier", "train")} | settings["arms"])
-        if resume and results.exists():
-            comparison.runs.extend(read_runs(results, comparison, environment=environment))
-            if comparison.runs:
-                write_results(results, comparison)  # of what was kept, the rival may be another
-        run_missing(
-            on_run=lambda: write_results(results, comparison),
-            state_of=lambda name, seed: states / f"{_key(comparison, name, seed, environment)}.pt",
-        )
-        _clear(states)
+        known = _take_up(comparison, results, resume=resume, environment=describe_environment(where))
+        run_missing(on_run=lambda: write_results(results, comparison), known=known)
+        remove_states(results.with_suffix(UNFINISHED))
     return comparison
+
+
+def _take_up(comparison: Comparison, results: Path, *, resume: bool, environment: str) -> dict[tuple[str, int], Path]:
+    """Add the runs in `results` to `comparison`, and return where the state of each run (arm, seed) is kept.
+
+    Without `resume` nothing is taken up, and states are removed. No states are kept of what could not be recognized.
+    """
+    settings, states = comparison.settings, results.with_suffix(UNFINISHED)
+    described = {"classifier": settings["classifier"], "train": settings["train"], **settings["arms"]}
+    unclear = [name for name, words in described.items() if re.search(r"<(lambda|locals)>| object>", str(words))]
+    if not resume:
+        remove_states(states)
+    elif unclear and (results.exists() or list_states(states)):
+        raise GenaugError(
+            f"runs cannot be resumed where {shorten(unclear)} hold a lambda, a function within another, or an object "
+            "without a repr that tells its values, which cannot be recognized again; define it in a module"
+        )
+    elif results.exists():
+        comparison.runs.extend(read_runs(results, comparison, environment=environment))
+        if comparison.runs:
+            write_results(results, comparison)  # of what was kept, the rival may be another
+    known = {} if unclear else _name_states(comparison, states, environment=environment)
+    remove_leftovers(states)
+    others = [path for path in list_states(states) if path not in known.values()]
+    if others:
+        warnings.warn(
+            f"{states} holds {len(others)} states of runs with other settings, or in another environment than "
+            f"{environment}: nothing goes on from them, and they are removed when all runs are done",
+            ResumeWarning,
+            stacklevel=3,
+        )
+    return known
 
 
 def _run_missing(
@@ -154,16 +182,18 @@ def _run_missing(
     progress: bool,
     on_step: Callable[[], None] | None,
     on_run: Callable[[], None] | None = None,
-    state_of: Callable[[str, int], Path] | None = None,
+    known: Mapping[tuple[str, int], Path] = MappingProxyType({}),
 ) -> None:
-    """Add the runs to `comparison` that it lacks; `first` is the training part of the first seed."""
+    """Add the runs to `comparison` that it lacks.
+
+    `first` is the training part of the first seed, and `known` tells where the state of each run (arm, seed) is kept.
+    """
     seeds, done = comparison.settings["seeds"], {(run["arm"], run["seed"]) for run in comparison.runs}
     missing = [(name, seed) for seed in seeds for name in arms if (name, seed) not in done]
-    states = {} if state_of is None else {(name, seed): state_of(name, seed) for name, seed in missing}
-    tasks = [Task(name, arms[name], seed, states.get((name, seed))) for name, seed in missing]
+    tasks = [Task(name, arms[name], seed, known.get((name, seed))) for name, seed in missing]
     steps = shared["budget"].steps
     total = len(seeds) * len(arms) * steps
-    ended = total - len(tasks) * steps + sum(count_steps(state) for state in states.values())
+    ended = total - len(tasks) * steps + sum(count_steps(task.state) for task in tasks if task.state)
     with progress_bar("comparing", total=total, done=ended, enabled=progress) as update:
         for run in run_tasks(tasks, shared, {seeds[0]: first}, jobs=jobs, update=update, on_step=on_step):
             comparison.runs.append(run)
@@ -176,8 +206,9 @@ def _run_missing(
                 )
             if on_run is not None:
                 on_run()
-            if state := states.get((run["arm"], run["seed"])):
-                state.unlink(missing_ok=True)
+            state = known.get((run["arm"], run["seed"]))
+            if state is not None and state.exists():
+                state.unlink()
 
 
 def write_results(path: Path, comparison: Comparison) -> None:
@@ -214,28 +245,15 @@ def describe(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
-def _key(comparison: Comparison, name: str, seed: int, environment: str) -> str:
-    """Return what tells a run from all others: another arm, seed or budget, or other data, makes it another one."""
-    settings = {key: value for key, value in comparison.settings.items() if key not in ("seeds", "arms")}
-    text = json.dumps([settings, name, comparison.settings["arms"][name], seed, environment], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _clear(states: Path) -> None:
-    """Remove a folder of states, and nothing else that may be there."""
-    if states.exists():
-        clear_own_files(states, STATES, last="")
-        states.rmdir()
-
-
-def _check_recognizable(described: Mapping[str, Any]) -> None:
-    """Raise a `GenaugError` where something is told in words that another function would be told in too."""
-    unclear = [name for name, words in described.items() if re.search(r"<(lambda|locals)>| object>", str(words))]
-    if unclear:
-        raise GenaugError(
-            f"runs cannot be resumed where {shorten(unclear)} hold a lambda, a function within another, or an object "
-            "without a repr that tells its values, which cannot be recognized again; define it in a module"
-        )
+def _name_states(comparison: Comparison, folder: Path, *, environment: str) -> dict[tuple[str, int], Path]:
+    """Return where the state of each run is kept: elsewhere for another arm, seed or budget, and for other data."""
+    settings = dict(comparison.settings)
+    arms, seeds = settings.pop("arms"), settings.pop("seeds")
+    found = {}
+    for name, seed in product(arms, seeds):
+        text = json.dumps([settings, name, arms[name], seed, environment], sort_keys=True)
+        found[name, seed] = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt"
+    return found
 
 
 def list_seeds(seeds: int | Sequence[int]) -> list[int]:

@@ -56,6 +56,6 @@ def read_runs(path: Path, comparison: Comparison, *, environment: str) -> list[d
             f"{path} holds runs made by {', '.join(sorted(others))}, and the others will be by {environment}: the same "
             "seeds may not give the same figures, so that differences between arms are not of the arms alone",
             ResumeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return found.runs

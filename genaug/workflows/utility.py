@@ -68,7 +68,7 @@ def run_utility(
         reading: further arguments of `load_data` for both parts.
         drop_shared: leave out training images that are in the test part too; else they are an error.
         output: a folder for `rivals.json`, `ours.json`, `results.json`, each with a CSV file beside it, `arms.png`, and
-            `generators/` with what was trained.
+            `generators/` with what was trained; meanwhile with states of runs that are not done.
         jobs: runs at once; see `compare_arms`.
         resume: go on from what is in `output`.
         overwrite: replace an earlier comparison in `output`.

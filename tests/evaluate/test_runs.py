@@ -22,7 +22,7 @@ from genaug import DataError, DataSpec, GenaugError, SampleBank
 from genaug.data import LabeledImages, load_data, longtail_indices
 from genaug.data.allocation import allocate_pixels
 from genaug.errors import DataWarning, ResumeWarning
-from genaug.evaluate import Arm, Budget, Comparison, compare_arms, comparison, jobs, unfinished
+from genaug.evaluate import Arm, Budget, Comparison, compare_arms, comparison, jobs, runs, unfinished
 from genaug.evaluate.checks import check_arms
 from genaug.evaluate.intervals import paired_difference
 from genaug.evaluate.losses import Focal
@@ -119,11 +119,18 @@ def stop_after(count: int) -> Any:
     return step
 
 
+def keep_every_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfinished, "INTERVAL", 0.0)
+    monkeypatch.setattr(unfinished, "SHARE", float("inf"))
+
+
 @pytest.fixture
 def cut_off(train_part, test_part, tmp_path, monkeypatch) -> dict[str, Any]:
     """What to resume a comparison with whose fourth run was cut off after the third of ten steps."""
-    monkeypatch.setattr(unfinished, "INTERVAL", 0.0)
-    arms = {**ARMS, "mixup": Arm(mix=partial(v2.MixUp, alpha=1.0), transform=v2.RandomHorizontalFlip())}
+    keep_every_state(monkeypatch)
+    copies = Arm(source=Replay(), every=1.0, replace=0.5, until=0.5, adjustment=1.0)
+    mixup = Arm(mix=partial(v2.MixUp, alpha=1.0), transform=v2.RandomHorizontalFlip())
+    arms = {"plain": Arm(), "balanced": Arm(balanced=True), "copies": copies, "mixup": mixup}
     given = {"arms": arms, "output": tmp_path / "results.json", "budget": Budget(steps=10, batch_size=8)}
     with pytest.raises(KeyboardInterrupt):
         compare(train_part, test_part, **given, on_step=stop_after(33))
@@ -133,7 +140,7 @@ def cut_off(train_part, test_part, tmp_path, monkeypatch) -> dict[str, Any]:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_run_goes_on_where_it_was_cut_off(optimizer, train_part, test_part, tmp_path, monkeypatch):
-    monkeypatch.setattr(unfinished, "INTERVAL", 0.0)
+    keep_every_state(monkeypatch)
     budget = Budget(steps=10, batch_size=8, optimizer=optimizer, schedule="steps", learning_rate=0.01)
     given = {"output": tmp_path / "results.json", "budget": budget, "arms": {"plain": Arm()}, "seeds": 1}
     for count in (4, 3):
@@ -167,14 +174,21 @@ def test_time_of_a_run_counts_what_it_took_before(cut_off, train_part, test_part
     assert 1000 < max(run["seconds"] for run in resumed.runs) < 1100
 
 
-@pytest.mark.parametrize("change", [{"seeds": [0, 1], "budget": Budget(steps=11, batch_size=8)}, {"seeds": [1]}])
-def test_a_state_is_of_no_other_run(change, cut_off, train_part, test_part, tmp_path):
-    cut_off["output"].unlink()
-    cut_off["output"].with_suffix(".csv").unlink()
+@pytest.mark.parametrize(
+    "change", [{"budget": Budget(steps=11, batch_size=8)}, {"seeds": [1]}, {"environment": "other"}]
+)
+def test_a_state_is_of_no_other_run(change, cut_off, train_part, test_part, tmp_path, monkeypatch):
+    for path in tmp_path.glob("results.*s*"):  # but the states
+        if path.is_file():
+            path.unlink()
+    if "environment" in change:
+        monkeypatch.setattr(runs, "describe_environment", lambda device: change.pop("environment"))
     steps: list[int] = []
-    asked = {**cut_off, "arms": {"mixup": cut_off["arms"]["mixup"]}, **change, "rival": "mixup"}
-    compare(train_part, test_part, **asked, resume=True, on_step=lambda: steps.append(1))
-    assert len(steps) == len(asked["seeds"]) * asked["budget"].steps
+    asked = {**cut_off, "arms": {"mixup": cut_off["arms"]["mixup"]}, "seeds": [0], **change, "rival": "mixup"}
+    asked.pop("environment", None)
+    with pytest.warns(ResumeWarning, match=r"results.unfinished holds 1 states of runs with other settings, or in ano"):
+        compare(train_part, test_part, **asked, resume=True, on_step=lambda: steps.append(1))
+    assert len(steps) == asked["budget"].steps
     assert sorted(os.listdir(tmp_path)) == ["results.csv", "results.json"]
 
 
@@ -199,27 +213,64 @@ def test_a_state_of_another_network_is_named(cut_off, train_part, test_part, tmp
         compare(train_part, test_part, **cut_off, resume=True)
 
 
+@pytest.mark.parametrize("problem", [PermissionError(13, "Permission denied"), MemoryError("no memory")])
+def test_a_state_that_cannot_be_read_is_not_to_be_deleted(
+    problem, cut_off, train_part, test_part, tmp_path, monkeypatch
+):
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise problem
+
+    (path,) = (tmp_path / "results.unfinished").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(GenaugError, match=rf"{path.name} cannot be read \({type(problem).__name__}: ") as caught:
+            compare(train_part, test_part, **cut_off, resume=True)
+    assert "delete" not in str(caught.value)
+
+
+def test_a_state_that_cannot_be_kept_ends_no_run(train_part, test_part, tmp_path, monkeypatch):
+    keep_every_state(monkeypatch)
+    (tmp_path / "results.unfinished").write_text("mine")  # in the place of the folder
+    given = {"arms": {"plain": Arm()}, "seeds": 1, "output": tmp_path / "results.json"}
+    with pytest.warns(ResumeWarning, match=r"the state of a run was not kept \(.*cannot be written.*\); it goes on"):
+        found = compare(train_part, test_part, **given)
+    assert len(found.runs) == 1
+    assert (tmp_path / "results.unfinished").read_text() == "mine"
+
+
 def test_states_are_not_lost_by_mistake(cut_off, train_part, test_part, tmp_path):
     cut_off["output"].unlink()
     cut_off["output"].with_suffix(".csv").unlink()
     before = os.listdir(tmp_path / "results.unfinished")
-    with pytest.raises(GenaugError, match=r"results.unfinished: exists already; choose another output, or overwrite"):
+    with pytest.raises(GenaugError, match=r"results.unfinished: holds states of runs that were cut off; go on from th"):
         compare(train_part, test_part, **cut_off)
     assert os.listdir(tmp_path / "results.unfinished") == before
     (tmp_path / "results.unfinished/mine.txt").touch()
-    with pytest.raises(GenaugError, match=r"results.unfinished: holds mine.txt, which was not written by this"):
-        compare(train_part, test_part, **cut_off, overwrite=True)
-    (tmp_path / "results.unfinished/mine.txt").unlink()
+    (tmp_path / "results.unfinished/.genaug.tmp-0123abcd").touch()  # of a process that was killed
     steps: list[int] = []
     compare(train_part, test_part, **cut_off, overwrite=True, on_step=lambda: steps.append(1))
     assert len(steps) == 80
+    assert os.listdir(tmp_path / "results.unfinished") == ["mine.txt"]
 
 
-def test_an_unclear_run_does_not_go_on(cut_off, train_part, test_part, tmp_path):
-    cut_off["output"].unlink()
-    cut_off["output"].with_suffix(".csv").unlink()
+def test_what_a_killed_process_left_is_removed_at_once(cut_off, train_part, test_part, tmp_path):
+    left = tmp_path / "results.unfinished/.genaug.tmp-0123abcd"
+    left.touch()
+    with pytest.raises(KeyboardInterrupt):
+        compare(train_part, test_part, **cut_off, resume=True, on_step=stop_after(1))
+    assert not left.exists()
+    assert len(unfinished.list_states(left.parent)) == 1
+
+
+def test_no_states_are_kept_of_what_cannot_be_recognized(cut_off, train_part, test_part, tmp_path):
+    unclear = {"classifier": lambda spec: small(spec), "on_step": stop_after(5)}
+    for path in (cut_off["output"], cut_off["output"].with_suffix(".csv")):
+        path.unlink()
     with pytest.raises(GenaugError, match="runs cannot be resumed where"):
-        compare(train_part, test_part, **cut_off, classifier=lambda spec: small(spec), resume=True)
+        compare(train_part, test_part, **cut_off, **unclear, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        compare(train_part, test_part, **cut_off, **unclear, overwrite=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_comparison_is_kept_out_of_its_results(train_part, test_part, tmp_path):
@@ -335,7 +386,8 @@ def draw(seed):
 
 
 TRIED = []
-unfinished.INTERVAL = float(os.environ.get("INTERVAL", unfinished.INTERVAL))
+if "EVERY_STATE" in os.environ:
+    unfinished.INTERVAL, unfinished.SHARE = 0.0, float("inf")
 
 
 def trains(net):  # and is not only tried before
@@ -428,14 +480,16 @@ def test_runs_side_by_side_are_those_one_after_another(module, test_part, tmp_pa
 
 
 def test_runs_of_a_process_that_died_go_on(module, train_part, test_part, tmp_path, monkeypatch):
-    monkeypatch.setenv("INTERVAL", "0")
+    monkeypatch.setenv("EVERY_STATE", "1")
     given = {"classifier": module.Dying, "budget": Budget(steps=10, batch_size=8), "jobs": 2, "arms": {"plain": Arm()}}
     output = tmp_path / "results.json"
     with monkeypatch.context() as patch:
         patch.setenv("DIES", "1")
         with pytest.raises(GenaugError, match="a process of a run died"):
             compare(train_part, test_part, **given, output=output)
-    states = [torch.load(path, weights_only=True)["step"] for path in (tmp_path / "results.unfinished").iterdir()]
+    states = [
+        torch.load(path, weights_only=True)["step"] for path in unfinished.list_states(tmp_path / "results.unfinished")
+    ]
     assert max(states) == 6
     resumed = compare(train_part, test_part, **given, output=output, resume=True)
     assert without_times(resumed) == without_times(compare(train_part, test_part, **given))
