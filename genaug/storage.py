@@ -71,10 +71,10 @@ def _is_about(problem: OSError, folder: Path) -> bool:
     return os.path.abspath(os.fsdecode(problem.filename)).startswith(os.path.abspath(folder))
 
 
-def check_vacant(path: Path, *, overwrite: bool | None = False) -> None:
+def check_vacant(path: Path, *, overwrite: bool | None = False, resumable: bool = False) -> None:
     """Raise a `GenaugError` where `path` exists, is not an empty directory, and `overwrite` is not set.
 
-    None says that there is no such option.
+    None says that there is no such option, and `resumable` that one can go on from what is there.
     """
     if "\0" in str(path):
         raise GenaugError(f"{shorten(str(path))}: must be a path without null characters")
@@ -84,12 +84,13 @@ def check_vacant(path: Path, *, overwrite: bool | None = False) -> None:
         if path.is_dir() and not any(path.iterdir()):
             return
     other = "remove it first" if overwrite is None else "overwrite it (--overwrite, overwrite=True)"
-    raise GenaugError(f"{path}: exists already; choose another output, or {other}")
+    goes_on = "go on from it (--resume, resume=True), " if resumable else ""
+    raise GenaugError(f"{path}: exists already; {goes_on}choose another output, or {other}")
 
 
-def check_folder(path: Path, *, overwrite: bool = False) -> None:
+def check_folder(path: Path, *, overwrite: bool = False, resumable: bool = False) -> None:
     """Raise a `GenaugError` where a folder of files cannot be written to `path`; see `check_vacant`."""
-    check_vacant(path, overwrite=overwrite)
+    check_vacant(path, overwrite=overwrite, resumable=resumable)
     with explain_write_errors(path):
         is_file = path.exists() and not path.is_dir()
     if is_file:
@@ -124,7 +125,9 @@ def hold(path: Path, lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def own_folder(folder: Path, own: str, *, last: str, overwrite: bool = False, keep: bool = False) -> Iterator[None]:
+def own_folder(
+    folder: Path, own: str, *, last: str, overwrite: bool = False, keep: bool | None = None
+) -> Iterator[None]:
     """Make `folder` ready to be written to, and keep other processes out of it while the block runs.
 
     Args:
@@ -132,17 +135,17 @@ def own_folder(folder: Path, own: str, *, last: str, overwrite: bool = False, ke
         own: paths of files that may be removed.
         last: the file that is removed last.
         overwrite: replace what is there.
-        keep: keep what is there.
+        keep: keep what is there; None says that there is no such option.
 
     Raises:
         GenaugError: `folder` exists and is neither replaced nor kept, holds other files, is held by another process, or
             cannot be written to.
     """
     if not keep and not (folder / LOCK).is_file():
-        check_folder(folder, overwrite=overwrite)
+        check_folder(folder, overwrite=overwrite, resumable=keep is not None)
     with hold(folder, folder / LOCK):
         if not keep and any(path.name != LOCK for path in folder.iterdir()):
-            check_folder(folder, overwrite=overwrite)
+            check_folder(folder, overwrite=overwrite, resumable=keep is not None)
             clear_own_files(folder, own, last=last)
         yield
 

@@ -103,13 +103,9 @@ def compare_arms(
     if results is not None and results.suffix.lower() == ".csv":
         raise GenaugError(f"output must be a JSON file, beside which a CSV file is written, got {results}")
     if results is not None and not (resume and results.exists()):
-        for path in (results, results.with_suffix(".csv")):
-            check_vacant(path, overwrite=overwrite)
-        if list_states(states := results.with_suffix(UNFINISHED)) and not (resume or overwrite):
-            raise GenaugError(
-                f"{states}: holds states of runs that were cut off; go on from them (--resume, resume=True), choose "
-                "another output, or overwrite it (--overwrite, overwrite=True)"
-            )
+        beside = [".csv"] if resume else [".csv", UNFINISHED]
+        for path in (results, *map(results.with_suffix, beside)):
+            check_vacant(path, overwrite=overwrite, resumable=not resume)
     first = train(seeds[0]) if callable(train) else train
     check_parts(first, test)
     check_classes(first, test)

@@ -77,7 +77,7 @@ def _prepare(folder: Path, facts: RunFacts, *, resume: bool, overwrite: bool) ->
             remove_leftovers(folder / STATES)
             return next(reversed(list_states(folder / STATES)), None)
         if any(path.name != LOCK for path in folder.iterdir()):
-            check_vacant(folder, overwrite=overwrite)
+            check_vacant(folder, overwrite=overwrite, resumable=marker.is_file())
         _try_disk(folder, json.dumps(asdict(facts)))
         clear_own_files(folder, OWN_FILES, last=RUN)
         write_json(marker, asdict(facts))

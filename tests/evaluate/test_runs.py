@@ -233,7 +233,7 @@ def test_a_state_that_cannot_be_kept_ends_no_run(train_part, test_part, tmp_path
     (tmp_path / "results.unfinished").write_text("mine")  # in the place of the folder
     given = {"arms": {"plain": Arm()}, "seeds": 1, "output": tmp_path / "results.json"}
     with pytest.warns(ResumeWarning, match=r"the state of a run was not kept \(.*cannot be written.*\); it goes on"):
-        found = compare(train_part, test_part, **given)
+        found = compare(train_part, test_part, **given, resume=True)
     assert len(found.runs) == 1
     assert (tmp_path / "results.unfinished").read_text() == "mine"
 
@@ -242,7 +242,7 @@ def test_states_are_not_lost_by_mistake(cut_off, train_part, test_part, tmp_path
     cut_off["output"].unlink()
     cut_off["output"].with_suffix(".csv").unlink()
     before = os.listdir(tmp_path / "results.unfinished")
-    with pytest.raises(GenaugError, match=r"results.unfinished: holds states of runs that were cut off; go on from th"):
+    with pytest.raises(GenaugError, match=r"unfinished: exists already; go on from it \(--resume, resume=True\), ch"):
         compare(train_part, test_part, **cut_off)
     assert os.listdir(tmp_path / "results.unfinished") == before
     (tmp_path / "results.unfinished/mine.txt").touch()

@@ -261,7 +261,7 @@ def test_damaged_state_is_named(digits, finished, tmp_path):
 
 
 def test_existing_output_is_kept(digits, finished, tmp_path):
-    with pytest.raises(GenaugError, match="exists already"):
+    with pytest.raises(GenaugError, match=r"exists already; go on from it \(--resume, resume=True\), choose another"):
         train(recipe(), data=digits, output=finished.output, progress=False)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("years of work")

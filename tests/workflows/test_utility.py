@@ -134,7 +134,7 @@ def test_a_run_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch) -> None:
         with pytest.raises(KeyboardInterrupt):
             run(arms, **given)
     searched = (output / "rivals.json").read_text()
-    with pytest.raises(GenaugError, match="exists already"):
+    with pytest.raises(GenaugError, match=r"out: exists already; go on from it \(--resume, resume=True\), choose"):
         run(arms, **given)
     result = run(arms, **given, resume=True)
     assert (output / "rivals.json").read_text() == searched
