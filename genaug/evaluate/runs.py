@@ -248,7 +248,7 @@ def _name_states(comparison: Comparison, folder: Path, *, environment: str) -> d
     found = {}
     for name, seed in product(arms, seeds):
         text = json.dumps([settings, name, arms[name], seed, environment], sort_keys=True)
-        found[name, seed] = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt"
+        found[name, seed] = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
     return found
 
 

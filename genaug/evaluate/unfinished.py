@@ -1,19 +1,17 @@
 """The state of a run that is not done, from which a comparison that was cut off goes on."""
 
-import io
 import re
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genaug.errors import GenaugError, ResumeWarning, shorten
 from genaug.storage import new_file
 
-STATE = r"[0-9a-f]{16}\.pt"  # names of files
+STATE = r"[0-9a-f]{16}\.safetensors"  # names of files
 INTERVAL = 60.0  # seconds between two states of a run, or more where it takes long to write one
 SHARE = 0.05  # of the time, to write them
 
@@ -51,9 +49,9 @@ class Unfinished:
             return 0
         state = _read(self.path)
         try:
-            net.load_state_dict(state["net"])
-            optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as problem:
+            net.load_state_dict({name[4:]: value for name, value in state.items() if name.startswith("net.")})
+            _restore_optimizer(optimizer, state)
+        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, IndexError) as problem:
             raise GenaugError(
                 f"{self.path} must hold a state of this classifier, got {shorten(str(problem), 200)}; delete it to "
                 "begin its run anew, or overwrite the comparison if the classifier has changed"
@@ -69,16 +67,27 @@ class Unfinished:
         now = time.perf_counter()
         if self.path is None or now < self._due:
             return
-        state = {"step": step, "seconds": self.seconds, "net": net.state_dict(), "optimizer": optimizer.state_dict()}
-        buffer = io.BytesIO()  # torch would hide what fails when it writes to the disk
-        torch.save(state, buffer)
         try:
-            with new_file(self.path) as file:
-                file.write(buffer.getbuffer())
-        except GenaugError as problem:
+            self._save(self.path, net, optimizer, step=step)
+        except Exception as problem:  # also of what is no tensor, which other networks may have in their state
             warnings.warn(f"the state of a run was not kept ({problem}); it goes on", ResumeWarning, stacklevel=3)
         took = time.perf_counter() - now
         self._due = now + took + max(INTERVAL, took / SHARE)
+
+    def _save(self, path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, step: int) -> None:
+        from safetensors.torch import save
+
+        state = {"step": torch.tensor(step), "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+        state |= {f"net.{name}": value for name, value in net.state_dict().items()}
+        for index, values in optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
+        content = save(
+            {  # clones, since weights may be shared
+                name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
+            }
+        )
+        with new_file(path) as file:
+            file.write(content)
 
 
 def count_steps(path: Path) -> int:
@@ -92,7 +101,7 @@ def count_steps(path: Path) -> int:
 
 def list_states(folder: Path) -> list[Path]:
     """Return the states in a folder, which need not be there."""
-    return sorted(path for path in folder.glob("*.pt") if re.fullmatch(STATE, path.name))
+    return sorted(path for path in folder.glob("*.safetensors") if re.fullmatch(STATE, path.name))
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -110,19 +119,33 @@ def remove_states(folder: Path) -> None:
         folder.rmdir()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    whole = optimizer.state_dict()
+    for name, value in state.items():
+        if not name.startswith("optimizer."):
+            continue
+        _, index, key = name.split(".", 2)
+        parameter = optimizer.param_groups[0]["params"][int(index)]
+        if value.shape == parameter.shape:  # as the optimizer lays it out, which a fused step relies on
+            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        whole["state"].setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(whole)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
         content = path.read_bytes()
     except (OSError, MemoryError) as problem:
         raise GenaugError(f"{path} cannot be read ({type(problem).__name__}: {shorten(str(problem), 160)})") from None
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if not {"step", "seconds", "net", "optimizer"} <= state.keys():
-            raise ValueError(f"{shorten(state)}")
-    except Exception as problem:  # torch has many for a damaged file
-        words = shorten(str(problem).split("\n")[0], 160)
+        state: dict[str, Tensor] = load(content)
+        if not {"step", "seconds"} <= state.keys():
+            raise ValueError(f"{shorten(list(state))}")
+    except (SafetensorError, ValueError) as problem:
         raise GenaugError(
-            f"{path} must hold the state of a run, got {type(problem).__name__}: {words}; delete it to begin its run "
-            "anew"
+            f"{path} must hold the state of a run, got {shorten(str(problem), 160)}; delete it to begin its run anew"
         ) from None
-    return state  # type: ignore[no-any-return]
+    return state

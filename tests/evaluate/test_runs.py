@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -30,6 +31,7 @@ from genaug.evaluate.makers import Noise, Replay, Reserve
 from genaug.evaluate.parts import find_shared
 from genaug.evaluate.runs import describe_arm
 from genaug.models import GAN, VAE, GANConfig, SmallCNN, VAEConfig
+from genaug.seeding import own_randomness
 
 CPU = torch.device("cpu")
 ARMS = {"plain": Arm(), "balanced": Arm(balanced=True), "focal": Arm(loss=Focal(gamma=1.0))}
@@ -166,10 +168,10 @@ def test_all_runs_of_a_comparison_go_on(cut_off, train_part, test_part, tmp_path
 
 def test_time_of_a_run_counts_what_it_took_before(cut_off, train_part, test_part, tmp_path):
     (path,) = (tmp_path / "results.unfinished").iterdir()
-    state = torch.load(path, weights_only=True)
+    state = load_file(path)
     assert state["step"] == 3
     assert 0 < state["seconds"] < 100
-    torch.save({**state, "seconds": 1000.0}, path)
+    save_file({**state, "seconds": torch.tensor(1000.0)}, path)
     resumed = compare(train_part, test_part, **cut_off, resume=True)
     assert 1000 < max(run["seconds"] for run in resumed.runs) < 1100
 
@@ -207,8 +209,8 @@ def test_a_state_that_is_damaged_is_named(content, cut_off, train_part, test_par
 
 def test_a_state_of_another_network_is_named(cut_off, train_part, test_part, tmp_path):
     (path,) = (tmp_path / "results.unfinished").iterdir()
-    state = torch.load(path, weights_only=True)
-    torch.save({**state, "net": {**state["net"], "head.weight": torch.zeros(10, 6)}}, path)
+    state = load_file(path)
+    save_file({**state, "net.head.weight": torch.zeros(10, 6)}, path)
     with pytest.raises(GenaugError, match=r"must hold a state of this classifier, got .*size mismatch.*; delete it"):
         compare(train_part, test_part, **cut_off, resume=True)
 
@@ -226,6 +228,29 @@ def test_a_state_that_cannot_be_read_is_not_to_be_deleted(
         with pytest.raises(GenaugError, match=rf"{path.name} cannot be read \({type(problem).__name__}: ") as caught:
             compare(train_part, test_part, **cut_off, resume=True)
     assert "delete" not in str(caught.value)
+
+
+def test_a_state_of_shared_weights_and_one_of_more_than_tensors(tmp_path, monkeypatch):
+    def make() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+        torch.nn.init.ones_(net[0].weight)
+        net[1].weight = net[0].weight
+        return net, torch.optim.AdamW(net.parameters(), lr=0.1, fused=True)
+
+    keep_every_state(monkeypatch)
+    with own_randomness(0, CPU):
+        (net, optimizer), (other, another) = make(), make()
+    net(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    kept = unfinished.Unfinished(tmp_path / "state.safetensors")
+    kept.save_in_time(net, optimizer, step=7)
+    assert kept.restore(other, another) == 7
+    assert all(torch.equal(one, two) for one, two in zip(net.parameters(), other.parameters(), strict=True))
+    torch.testing.assert_close(another.state_dict()["state"], optimizer.state_dict()["state"], rtol=0, atol=0)
+    net[0].get_extra_state = lambda: "words"
+    with pytest.warns(ResumeWarning, match="the state of a run was not kept"):
+        kept.save_in_time(net, optimizer, step=8)
+    assert unfinished.count_steps(kept.path) == 7
 
 
 def test_a_state_that_cannot_be_kept_ends_no_run(train_part, test_part, tmp_path, monkeypatch):
@@ -487,10 +512,8 @@ def test_runs_of_a_process_that_died_go_on(module, train_part, test_part, tmp_pa
         patch.setenv("DIES", "1")
         with pytest.raises(GenaugError, match="a process of a run died"):
             compare(train_part, test_part, **given, output=output)
-    states = [
-        torch.load(path, weights_only=True)["step"] for path in unfinished.list_states(tmp_path / "results.unfinished")
-    ]
-    assert max(states) == 6
+    states = unfinished.list_states(tmp_path / "results.unfinished")
+    assert max(unfinished.count_steps(path) for path in states) == 6
     resumed = compare(train_part, test_part, **given, output=output, resume=True)
     assert without_times(resumed) == without_times(compare(train_part, test_part, **given))
     assert sorted(os.listdir(tmp_path)) == ["modules", "results.csv", "results.json"]

@@ -172,7 +172,7 @@ def test_a_demo_that_was_cut_short_can_be_overwritten(run, tmp_path, monkeypatch
             run()
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"results.csv", "results.json", "training"}
     (tmp_path / "demo/results.unfinished").mkdir()
-    (tmp_path / "demo/results.unfinished/0123456789abcdef.pt").touch()
+    (tmp_path / "demo/results.unfinished/0123456789abcdef.safetensors").touch()
     run(overwrite=True)
     assert (tmp_path / "demo" / "recall.png").is_file()
 

@@ -146,7 +146,7 @@ def test_a_run_that_was_cut_off_goes_on(digits, tmp_path, monkeypatch) -> None:
     (output / "mine.txt").unlink()
     for name in ("rivals", "results"):  # as a run leaves it that is killed
         (output / f"{name}.unfinished").mkdir()
-        (output / f"{name}.unfinished/0123456789abcdef.pt").touch()
+        (output / f"{name}.unfinished/0123456789abcdef.safetensors").touch()
     run(arms, **given, overwrite=True)
     assert not list(output.glob("*.unfinished"))
 
