@@ -247,7 +247,7 @@ def test_a_state_of_shared_weights_and_one_of_more_than_tensors(tmp_path, monkey
     assert kept.restore(other, another) == 7
     assert all(torch.equal(one, two) for one, two in zip(net.parameters(), other.parameters(), strict=True))
     torch.testing.assert_close(another.state_dict()["state"], optimizer.state_dict()["state"], rtol=0, atol=0)
-    net[0].get_extra_state = lambda: "words"
+    monkeypatch.setattr(torch.nn.Linear, "get_extra_state", lambda self: "words")
     with pytest.warns(ResumeWarning, match="the state of a run was not kept"):
         kept.save_in_time(net, optimizer, step=8)
     assert unfinished.count_steps(kept.path) == 7
